@@ -1,0 +1,1 @@
+"""Learning: schedule, optimizer, augmentation, mixing, loss, the training step and evaluation."""

@@ -1,0 +1,71 @@
+"""Evaluation: the loss and accuracy of a network on a split, and its prediction for each image."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from learning.augment import Normalise
+from utils.run.device import autocast
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of a split of n images, in the split's order.
+
+    `loss` is the mean plain cross-entropy, without smoothing or mixing; `labels` int64 [n];
+    `probabilities` float64 [n, K].
+    """
+
+    loss: float
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The class of the highest probability, int64 [n]."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100 * float((self.predictions == self.labels).mean())
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """How many images of class i (row) were taken for class j (column): int64 [K, K]."""
+        classes = self.probabilities.shape[1]
+        pairs = self.labels * classes + self.predictions
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    @property
+    def class_accuracies(self) -> list[float]:
+        """The accuracy among the images of each class, in percent; NaN for a class without images."""
+        counts = self.confusion
+        with np.errstate(invalid="ignore"):
+            return (100 * counts.diagonal() / counts.sum(1)).tolist()
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    normalise: Normalise,
+    precision: str,
+) -> Evaluation:
+    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N]); leaves the mode on eval."""
+    network.eval()
+    all_logits, all_labels = [], []
+    for images, labels in batches:
+        with autocast(images.device, precision):
+            all_logits.append(network(normalise(images)).double())
+        all_labels.append(labels)
+    logits, labels = torch.cat(all_logits), torch.cat(all_labels)
+    return Evaluation(
+        loss=F.cross_entropy(logits, labels).item(),
+        labels=labels.cpu().numpy(),
+        probabilities=logits.softmax(1).cpu().numpy(),
+    )

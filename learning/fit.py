@@ -1,0 +1,137 @@
+"""A run of epochs: train, validate, record, save; interruptible at any step."""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from tqdm import tqdm
+
+from learning.evaluator import Evaluation
+from learning.trainer import Totals, Trainer
+from utils.data.batches import Batch
+from utils.errors import Interrupted
+from utils.run.device import peak_memory_mb
+from utils.run.log import RunLog
+from utils.run.randomness import draws_of_step
+
+SECONDS_BETWEEN_SAVES = 600.0
+IMAGES_SHOWN = 36
+
+
+class Fit:
+    """Trains for `epochs` epochs, validates after each, and keeps the record.
+
+    `batches_from` gives the run's training batches from a step on; `validate` evaluates the network as
+    it is; `save` writes a state under a file name, atomically. "last.pt" is saved after every epoch,
+    in long epochs every `seconds_between_saves`, and when a signal stops the run; "best.pt" whenever
+    the validation accuracy exceeds all before it.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        batches_from: Callable[[int], Iterator[Batch]],
+        validate: Callable[[], Evaluation],
+        save: Callable[[str, dict], None],
+        log: RunLog,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        log_interval: int,
+        seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
+    ):
+        self.trainer = trainer
+        self.batches_from = batches_from
+        self.validate = validate
+        self.save = save
+        self.log = log
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.log_interval = log_interval
+        self.seconds_between_saves = seconds_between_saves
+        self.history: list[dict] = []
+        self.best: dict | None = None
+
+    def state_dict(self) -> dict:
+        """The trainer's state, the rows of the epochs that are done, and which of them was the best."""
+        return {
+            **self.trainer.state_dict(),
+            "epoch": len(self.history),
+            "best": self.best,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`, which may be from the middle of an epoch."""
+        self.trainer.load_state_dict(state)
+        self.history = state["history"]
+        self.best = state["best"]
+
+    def run(self) -> None:
+        """Do what is left of the run. Raises `Interrupted`, after saving, or `RunFailed`."""
+        batches = self.batches_from(self.trainer.step)
+        try:
+            while len(self.history) < self.epochs:
+                self._train_to_end_of_epoch(batches)
+                self._finish_epoch(self.validate())
+        except Interrupted:
+            self.save("last.pt", self.state_dict())
+            raise
+
+    def _train_to_end_of_epoch(self, batches: Iterator[Batch]) -> None:
+        trainer, totals = self.trainer, self.trainer.totals
+        end = (len(self.history) + 1) * self.steps_per_epoch
+        left = end - trainer.step
+        bar = tqdm(
+            islice(batches, left),
+            desc=f"epoch {len(self.history) + 1}/{self.epochs}",
+            total=self.steps_per_epoch,
+            initial=self.steps_per_epoch - left,
+            unit="step",
+            dynamic_ncols=True,
+            leave=False,
+            disable=None,  # where the output is not a terminal
+        )
+        totals.start_clock()
+        last_save = time.perf_counter()
+        for images, labels in bar:
+            if trainer.step == 0:
+                draws = draws_of_step(trainer.seed, 0)
+                self.log.images(trainer.augment(images[:IMAGES_SHOWN], draws))
+            trainer.train_step(images, labels)
+            if trainer.step % self.log_interval == 0:
+                recent = totals.collect()
+                bar.set_postfix(loss=f"{recent.loss / recent.images:.3f}", refresh=False)
+                self.log.interval(
+                    trainer.step,
+                    recent.loss / recent.images,
+                    trainer.learning_rate,
+                    recent.images / recent.seconds,
+                )
+            if time.perf_counter() - last_save > self.seconds_between_saves and trainer.step < end:
+                self.save("last.pt", self.state_dict())
+                totals.start_clock()
+                last_save = time.perf_counter()
+        totals.collect()
+
+    def _finish_epoch(self, validation: Evaluation) -> None:
+        totals = self.trainer.totals
+        row = {
+            "epoch": len(self.history) + 1,
+            "learning_rate": self.trainer.learning_rate,
+            "train_loss": totals.loss / totals.images,
+            "train_accuracy": 100 * totals.hits / totals.images,
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
+            "seconds": totals.seconds,
+            "images_per_second": totals.images / totals.seconds,
+            "peak_memory_mb": peak_memory_mb(self.trainer.device),
+        }
+        self.history.append(row)
+        self.trainer.totals = Totals()
+        improved = self.best is None or row["val_accuracy"] > self.best["val_accuracy"]
+        if improved:
+            self.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
+            self.save("best.pt", self.state_dict())
+        self.save("last.pt", self.state_dict())
+        self.log.epoch(self.history, self.trainer.step, improved)

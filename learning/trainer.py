@@ -1,0 +1,153 @@
+"""The training step."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from learning.augment import Augment, Normalise
+from learning.mixing import Mixing
+from utils.errors import RunFailed
+from utils.run.device import autocast
+from utils.run.randomness import draws_of_step, torch_seed
+
+Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Totals:
+    """Loss, hits, images and seconds of the training part of an epoch so far.
+
+    Steps leave their loss and hits on the device; `collect` fetches all that wait there at once, so
+    that the host does not wait for the device at every step. The sums do not depend on when.
+    """
+
+    def __init__(self, loss: float = 0.0, hits: int = 0, images: int = 0, seconds: float = 0.0):
+        self.loss, self.hits, self.images, self.seconds = loss, hits, images, seconds
+        self._waiting: list[tuple[int, int, torch.Tensor]] = []
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Leave the time since the last `collect` out of `seconds`."""
+        self._clock = time.perf_counter()
+
+    def add(self, step: int, images: int, loss: torch.Tensor, hits: torch.Tensor) -> None:
+        """Note the mean `loss` and the number of `hits` of one step over `images` images."""
+        self._waiting.append((step, images, torch.stack((loss.detach().double(), hits.double()))))
+
+    def collect(self) -> "Totals":
+        """Fetch what waits on the device and return it apart, as the totals since the last time.
+
+        Raises `RunFailed` naming the first step whose loss is not finite.
+        """
+        values = torch.stack([value for _, _, value in self._waiting]).tolist() if self._waiting else []
+        recent = Totals(seconds=time.perf_counter() - self._clock)
+        for (step, images, _), (loss, hits) in zip(self._waiting, values, strict=True):
+            if not math.isfinite(loss):
+                raise RunFailed(
+                    f"the loss of step {step} is {loss}: try a smaller --learning_rate, a warm-up, or fp32"
+                )
+            for totals in (self, recent):
+                totals.loss += loss * images
+                totals.hits += int(hits)
+                totals.images += images
+        self._waiting.clear()
+        self.seconds += recent.seconds
+        self.start_clock()
+        return recent
+
+    def state_dict(self) -> dict[str, float]:
+        """The arguments that make the same totals again; what waits on the device is not in them."""
+        return {"loss": self.loss, "hits": self.hits, "images": self.images, "seconds": self.seconds}
+
+
+class Trainer:
+    """Runs training steps; step t is a function of the state, the batch and (seed, t) alone.
+
+    `lr_factor` maps a step to the factor of the learning rate, `augment` and `normalise` make the
+    network's input of a uint8 batch, `mixing` mixes it (or is None), and `criterion` maps logits
+    [N, K] and target probabilities [N, K] to the loss.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        lr_factor: Callable[[int], float],
+        augment: Augment,
+        normalise: Normalise,
+        mixing: Mixing | None,
+        criterion: Criterion,
+        num_classes: int,
+        precision: str,
+        seed: int,
+        device: torch.device,
+    ):
+        self.network = network
+        self.optimizer = optimizer
+        self.lr_factor = lr_factor
+        self.augment = augment
+        self.normalise = normalise
+        self.mixing = mixing
+        self.criterion = criterion
+        self.precision = precision
+        self.seed = seed
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.one_hot = torch.eye(num_classes, device=device)
+        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.step = 0
+        self.totals = Totals()
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step (of the first parameter group)."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """One step on images uint8 [N, 3, H, W] with labels int64 [N], both on the device."""
+        draws = draws_of_step(self.seed, self.step)
+        torch.manual_seed(torch_seed(self.seed, "dropout", self.step))
+        factor = self.lr_factor(self.step)
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * factor
+
+        inputs = self.normalise(self.augment(images, draws))
+        targets = self.one_hot[labels]
+        if self.mixing is not None:
+            inputs, targets = self.mixing(inputs, targets, draws("mixing"))
+
+        if not self.network.training:
+            self.network.train()
+        with autocast(self.device, self.precision):
+            logits = self.network(inputs)
+            loss = self.criterion(logits, targets)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        hits = (logits.detach().argmax(1) == targets.argmax(1)).sum()
+        self.totals.add(self.step, len(images), loss, hits)
+        self.step += 1
+
+    def state_dict(self) -> dict:
+        """All that the next step depends on beside the batch, and the epoch's totals so far."""
+        self.totals.collect()
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "totals": self.totals.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        self.totals = Totals(**state["totals"])

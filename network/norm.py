@@ -1,0 +1,42 @@
+"""Norm-and-activation modules: every network asks for a norm together with what follows it.
+
+EvoNorm layers are norm and activation in one, so a network that kept its own ReLU after them would
+activate twice. Asking for both at once leaves that decision to the layer.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from network.evonorm import EvoNormS0
+
+
+class BatchNormAct(nn.BatchNorm2d):
+    """Batch normalisation, then an activation: [N, C, H, W] -> [N, C, H, W].
+
+    Parameters and buffers are those of `nn.BatchNorm2d`, under the same names.
+    """
+
+    def __init__(self, channels: int, activation: nn.Module | None = None):
+        super().__init__(channels)
+        self.activation = activation or nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.activation(super().forward(images))
+
+
+# Both take (channels, activation); without an activation the layer ends a residual branch.
+NormLayer = Callable[..., nn.Module]
+NORM_LAYERS: dict[str, NormLayer] = {"batchnorm": BatchNormAct, "evonorm": EvoNormS0}
+
+
+def zero_residual_gammas(network: nn.Module) -> int:
+    """Set gamma of each residual branch's last norm to 0; returns how many there are.
+
+    A residual block names that norm as its attribute `last_norm`.
+    """
+    norms = [block.last_norm for block in network.modules() if hasattr(block, "last_norm")]
+    for norm in norms:
+        nn.init.zeros_(norm.weight)
+    return len(norms)

@@ -1,0 +1,351 @@
+"""Every flag: its default, its help, its range, and the checks across flags."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from network import NETWORKS, NORMS
+from utils.errors import UserError
+
+# What --demo sets unless told otherwise: sizes that a laptop's CPU finishes in about a minute.
+DEMO = {
+    "data_dir": "data/demo",
+    "checkpoint_name": "demo",
+    "model": "ResNet18",
+    "pretrained": 0,
+    "image_size": 64,
+    "batch_size": 32,
+    "epochs": 10,
+    "optimizer": "ADAM",
+    "learning_rate": 0.002,
+    "decay_type": "cosine_warmup",
+}
+
+# Flags that say where and how fast a run computes, or what to do with it, but not what it computes.
+# All others belong to the run: --resume and --evaluate take them from its checkpoint.
+NOT_OF_THE_RUN = (
+    "checkpoint_dir",
+    "checkpoint_name",
+    "data_dir",
+    "cache",
+    "cache_dir",
+    "num_workers",
+    "device",
+    "log_interval",
+    "resume",
+    "overwrite",
+    "evaluate",
+)
+
+UNSET = object()
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n")
+
+
+class Help(argparse.HelpFormatter):
+    """Adds each flag's default to its help, where there is one to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        silent = action.default in (None, False, argparse.SUPPRESS) or "default" in action.help
+        return action.help if silent else f"{action.help} (default: %(default)s)"
+
+
+def number(kind: type, low: float, high: float = math.inf, above_low: bool = False) -> Callable[[str], Any]:
+    """A flag's type: an int or float in [low, high], or in (low, high]."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a {'whole ' if kind is int else ''}number"
+            ) from None
+        in_range = low < value <= high if above_low else low <= value <= high
+        if not in_range or math.isinf(value):
+            least = f"above {low:g}" if above_low else f"at least {low:g}"
+            most = "" if math.isinf(high) else f" and at most {high:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range; give {least}{most}")
+        return value
+
+    return parse
+
+
+def device_name(text: str) -> str:
+    """The type of --device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+    return text
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The flags, in groups."""
+    parser = Parser(
+        prog="main.py",
+        description="Train an image classifier on a folder of images, with the bag of tricks.",
+        formatter_class=Help,
+        allow_abbrev=False,
+    )
+    positive, fraction, strength = number(int, 1), number(float, 0, 1), number(float, 0)
+
+    run = parser.add_argument_group("run")
+    run.add_argument(
+        "--checkpoint_name", default="", metavar="NAME", help="the run's name: its folder in --checkpoint_dir"
+    )
+    run.add_argument("--checkpoint_dir", default="checkpoint", metavar="DIR", help="the folder of all runs")
+    run.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run, or start it if there is none"
+    )
+    run.add_argument("--overwrite", action="store_true", help="start anew in place of the run of that name")
+    run.add_argument(
+        "--evaluate", action="store_true", help="test the best weights of a run instead of training"
+    )
+    run.add_argument(
+        "--seed",
+        type=number(int, 0, 2**32 - 1),
+        default=42,
+        metavar="N",
+        help="all randomness derives from it",
+    )
+    run.add_argument(
+        "--log_interval",
+        type=positive,
+        default=20,
+        metavar="STEPS",
+        help="steps between readings of the loss",
+    )
+    run.add_argument(
+        "--demo",
+        action="store_true",
+        help="draw a small data set of six kinds of scenes and train on it for a minute",
+    )
+
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data_dir",
+        default="data",
+        metavar="DIR",
+        help="holds seg_train and seg_test, or train, val and test, with a folder for each class",
+    )
+    data.add_argument(
+        "--num_classes",
+        type=number(int, 2),
+        metavar="N",
+        help="what you expect the data to hold; another number is an error (default: what it holds)",
+    )
+    data.add_argument(
+        "--image_size",
+        type=number(int, 8, 4096),
+        default=256,
+        metavar="PIXELS",
+        help="images are resized to a square of this side",
+    )
+    data.add_argument(
+        "--cache",
+        choices=("disk", "ram", "off"),
+        default="disk",
+        help="keep decoded images in a file or in memory, or decode them in every epoch",
+    )
+    data.add_argument("--cache_dir", default="cache", metavar="DIR", help="the folder of --cache disk")
+    data.add_argument(
+        "--num_workers",
+        type=number(int, 0, 256),
+        default=0,
+        metavar="N",
+        help="processes that decode with --cache off",
+    )
+
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--model",
+        choices=tuple(NETWORKS),
+        default="ResNet50",
+        metavar="NAME",
+        help=f"one of {', '.join(NETWORKS)}",
+    )
+    network.add_argument("--norm", choices=NORMS, default="batchnorm", help="the normalisation layers")
+    network.add_argument(
+        "--pretrained",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1: start from ImageNet weights, 0: from scratch",
+    )
+    network.add_argument(
+        "--pretrained_path", metavar="FILE", help="a weights file (default: torchvision's, downloaded once)"
+    )
+    network.add_argument(
+        "--zero_gamma", action="store_true", help="start the last norm of each residual branch at 0"
+    )
+
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--epochs",
+        type=number(int, 1, 10**6),
+        default=120,
+        metavar="N",
+        help="times each training image is seen",
+    )
+    training.add_argument(
+        "--batch_size", type=number(int, 1, 10**6), default=64, metavar="N", help="most images a step"
+    )
+    training.add_argument(
+        "--optimizer", choices=("SGD", "ADAM", "RADAM"), default="SGD", help="SGD has momentum 0.9"
+    )
+    training.add_argument(
+        "--learning_rate",
+        type=number(float, 0, above_low=True),
+        default=0.1,
+        metavar="RATE",
+        help="the highest of the schedule",
+    )
+    training.add_argument(
+        "--weight_decay",
+        type=strength,
+        default=1e-4,
+        metavar="FACTOR",
+        help="L2 penalty, added to the gradient",
+    )
+    training.add_argument(
+        "--decay_type",
+        choices=("step", "step_warmup", "cosine_warmup"),
+        default="step",
+        help="how the learning rate falls, and whether it first rises",
+    )
+    training.add_argument(
+        "--milestones",
+        type=strength,
+        nargs="+",
+        metavar="EPOCH",
+        help="when a step schedule divides the rate by 10 (default: at 25, 50 and 75 %% of the epochs)",
+    )
+    training.add_argument(
+        "--warmup_epochs",
+        type=strength,
+        metavar="EPOCHS",
+        help="how long a warm-up rises (default: a tenth of the epochs, at most 5)",
+    )
+
+    tricks = parser.add_argument_group("regularisation")
+    tricks.add_argument(
+        "--label_smooth",
+        type=fraction,
+        default=0.0,
+        metavar="SHARE",
+        help="share of each label given to all classes alike",
+    )
+    tricks.add_argument(
+        "--mixup",
+        type=strength,
+        default=0.0,
+        metavar="ALPHA",
+        help="blend pairs of images, by Beta(ALPHA, ALPHA); 0 is off",
+    )
+    tricks.add_argument(
+        "--cutmix_alpha",
+        type=strength,
+        default=0.0,
+        metavar="ALPHA",
+        help="paste boxes between pairs of images, sized by Beta(ALPHA, ALPHA); 0 is off",
+    )
+    tricks.add_argument(
+        "--cutmix_prob", type=fraction, default=0.0, metavar="P", help="share of batches that CutMix mixes"
+    )
+
+    speed = parser.add_argument_group("device")
+    speed.add_argument(
+        "--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N"
+    )
+    speed.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the multiplications; auto takes the fastest that is safe here",
+    )
+    speed.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits each time on a GPU too, at some cost in speed",
+    )
+    return parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line (by default the process's own) and check it.
+
+    Beside a value for every flag the result has `given`, the names of those on the command line.
+    Exits with code 2 and one line if a flag is unknown, out of range, or at odds with another.
+    """
+    parser = build_parser()
+    defaults = vars(parser.parse_args([]))
+    args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(defaults, UNSET)))
+    given = [name for name, value in vars(args).items() if value is not UNSET]
+    if "demo" in given:
+        defaults |= DEMO
+    args = argparse.Namespace(
+        **{name: value if value is not UNSET else defaults[name] for name, value in vars(args).items()}
+    )
+    if args.milestones is None:
+        args.milestones = [args.epochs * share for share in (0.25, 0.5, 0.75)]
+    if args.warmup_epochs is None:
+        args.warmup_epochs = min(5.0, args.epochs / 10)
+    args.given = given
+    problem = _contradiction(args)
+    if problem:
+        parser.error(problem)
+    return args
+
+
+def _contradiction(args: argparse.Namespace) -> str | None:
+    """What is wrong with flags that are right one by one."""
+    given = set(args.given)
+    if not args.checkpoint_name:
+        return "--checkpoint_name is needed: name the run, or try --demo"
+    if sum((args.resume, args.overwrite, args.evaluate)) > 1:
+        return "--resume, --overwrite and --evaluate exclude each other: give one of them"
+    if args.resume or args.evaluate:
+        return None  # the run's own flags count, and were checked when it started
+    if args.pretrained_path and not args.pretrained:
+        return "--pretrained_path does nothing with --pretrained 0: leave one of them out"
+    if "milestones" in given and args.decay_type == "cosine_warmup":
+        return "--milestones does nothing with --decay_type cosine_warmup: leave it out, or use step"
+    if "warmup_epochs" in given and args.decay_type == "step":
+        return "--warmup_epochs does nothing with --decay_type step: use step_warmup or cosine_warmup"
+    if args.warmup_epochs >= args.epochs:
+        return f"--warmup_epochs {args.warmup_epochs:g} leaves nothing of --epochs {args.epochs}: shorten it"
+    if args.milestones != sorted(args.milestones) or args.milestones[-1] >= args.epochs:
+        return f"--milestones must rise and stay below --epochs {args.epochs}"
+    if args.cutmix_prob and not args.cutmix_alpha:
+        return "--cutmix_prob does nothing without --cutmix_alpha: add it, for example --cutmix_alpha 1.0"
+    return None
+
+
+def run_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as plain values, for args.json and the checkpoint."""
+    return {name: value for name, value in vars(args).items() if name != "given"}
+
+
+def with_flags_of_run(args: argparse.Namespace, stored: dict[str, Any], run: str) -> argparse.Namespace:
+    """`args` with the flags that an earlier run was started with, as its checkpoint has them.
+
+    Flags in `NOT_OF_THE_RUN` are taken from the command line where they were given there. Any other
+    given flag must repeat what the run has; else `UserError` names those that do not.
+    """
+    changed = [
+        f"--{name} {getattr(args, name)} (the run has {stored.get(name)})"
+        for name in args.given
+        if name not in NOT_OF_THE_RUN and getattr(args, name) != stored.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{run} was started with other flags; leave out {', '.join(changed)}, or choose another name"
+        )
+    ours = {name: getattr(args, name) for name in NOT_OF_THE_RUN if name in args.given}
+    actions = {name: getattr(args, name) for name in ("resume", "overwrite", "evaluate")}
+    return argparse.Namespace(**{**stored, **ours, **actions, "given": args.given})

@@ -1,0 +1,1 @@
+"""What a run stands on: images to batches (`utils.data`), files and records (`utils.run`)."""

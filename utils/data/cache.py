@@ -1,0 +1,154 @@
+"""The decoded cache: every image of a data set, decoded and resized once, in one mapped file.
+
+The file is a plain `.npy` array, uint8 [n, S, S, 3], in the order of `Dataset.files`; it holds all
+splits, so every seed and every experiment on the same images shares it. Its name carries a
+fingerprint of what it was made from. It is written beside its place and renamed when whole, under a
+lock, so a killed build leaves nothing that could be taken for a cache, and of several runs that
+start together one builds while the others wait.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from utils.data.decode import UnreadableImage, decode
+from utils.data.folders import Dataset
+from utils.errors import UserError
+from utils.run.files import replacing
+
+FORMAT = 1  # part of every fingerprint: raise it when `decode` or the layout of the file changes
+IMAGES_AT_ONCE = 256
+
+
+def fingerprint(dataset: Dataset, size: int) -> str:
+    """A hash of the image size and of each file's name, length and time of change."""
+    digest = hashlib.sha256(f"{FORMAT}\n{size}\n".encode())
+    for name in dataset.files:
+        status = os.stat(dataset.root / name)
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def cached_images(dataset: Dataset, size: int, folder: Path, check: Callable[[], None]) -> np.ndarray:
+    """The decoded images, uint8 [n, size, size, 3], mapped from a file under `folder`.
+
+    Builds the file first where it is missing or damaged. `check` is called between images and may
+    raise to stop the build. Raises `UserError` naming the images that cannot be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = hashlib.sha256(str(dataset.root.resolve()).encode(errors="surrogateescape")).hexdigest()
+    series = f"{dataset.root.resolve().name}-{place[:8]}-{size}px"
+    path = folder / f"{series}-{fingerprint(dataset, size)[:16]}.npy"
+    shape = (len(dataset.files), size, size, 3)
+
+    pixels = _map(path, shape)
+    if pixels is None:
+        with _locked(folder / f"{series}.lock", check):
+            pixels = _map(path, shape)  # another run may have built it while this one waited
+            if pixels is None:
+                _build(path, dataset, size, shape, check)
+                for other in folder.glob(f"{series}-*.npy"):
+                    if other != path:
+                        print(f"cache: the images changed; removed the outdated {other}")
+                        other.unlink()
+                pixels = _map(path, shape)
+    assert pixels is not None
+    return pixels
+
+
+def decoded_in_memory(dataset: Dataset, size: int, check: Callable[[], None]) -> np.ndarray:
+    """The decoded images, uint8 [n, size, size, 3], in memory; raises as `cached_images` does."""
+    pixels = np.empty((len(dataset.files), size, size, 3), np.uint8)
+    _decode_all(dataset, size, pixels.__setitem__, check)
+    return pixels
+
+
+def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The array in the file, or None if there is none or it is not what its name says."""
+    try:
+        pixels = np.lib.format.open_memmap(path, mode="r")
+        if pixels.shape == shape and pixels.dtype == np.uint8:
+            return pixels
+    except FileNotFoundError:
+        return None
+    except Exception:
+        pass  # whatever is wrong with the file, the answer is to build it again
+    print(f"cache: {path} is damaged; building it again")
+    return None
+
+
+def _locked(path: Path, check: Callable[[], None]) -> FileLock:
+    """Hold the lock, saying so when that means waiting for another run."""
+    lock = FileLock(path)
+    waiting = False
+    while True:
+        try:
+            return lock.acquire(timeout=0.2)
+        except Timeout:
+            check()
+            if not waiting:
+                print(f"cache: waiting for another run that is building in {path.parent}")
+                waiting = True
+
+
+def _build(
+    path: Path, dataset: Dataset, size: int, shape: tuple[int, ...], check: Callable[[], None]
+) -> None:
+    with replacing(path) as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        start, length = file.tell(), math.prod(shape[1:])
+        _reserve(file.fileno(), start + len(dataset.files) * length, path.parent)
+
+        def write(index: int, pixels: np.ndarray) -> None:
+            os.pwrite(file.fileno(), pixels, start + index * length)
+
+        _decode_all(dataset, size, write, check)
+
+
+def _reserve(descriptor: int, length: int, folder: Path) -> None:
+    """Take the disk space before the work of decoding, so that a full disk is told at once."""
+    try:
+        if hasattr(os, "posix_fallocate"):  # Linux
+            os.posix_fallocate(descriptor, 0, length)
+    except OSError as error:
+        raise UserError(
+            f"the decoded cache needs {length / 1e9:.2f} GB in {folder}: {error.strerror}; "
+            "name another --cache_dir, or use --cache off"
+        ) from error
+
+
+def _decode_all(
+    dataset: Dataset, size: int, store: Callable[[int, np.ndarray], None], check: Callable[[], None]
+) -> None:
+    """Decode every image in threads (Pillow works outside Python's lock) and `store` its pixels."""
+    unreadable: list[str] = []
+
+    def decode_one(index: int) -> None:
+        try:
+            store(index, decode(dataset.root / dataset.files[index], size))
+        except UnreadableImage as error:
+            unreadable.append(str(error))
+
+    count = len(dataset.files)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=count, desc="decoding images once", unit=" images", disable=None, leave=False) as bar,
+    ):
+        for first in range(0, count, IMAGES_AT_ONCE):
+            for _ in pool.map(decode_one, range(first, min(first + IMAGES_AT_ONCE, count))):
+                bar.update()
+                check()
+    if unreadable:
+        raise UserError(
+            f"{len(unreadable)} of {count} images cannot be read; remove or replace them: "
+            + "; ".join(sorted(unreadable))
+        )

@@ -1,0 +1,86 @@
+"""Where pixels come from: a decoded store (mapped file or memory), or the image files themselves.
+
+Both kinds of source answer `batches(index_lists)` with the same host tensors, uint8 [N, 3, S, S] in
+channels_last memory order, so that nothing after them knows which one it is.
+"""
+
+import mmap
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from utils.data.decode import UnreadableImage, decode
+from utils.errors import UserError
+
+
+class ImageSource(Protocol):
+    """Anything that turns lists of image numbers into batches of pixels."""
+
+    def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        """One uint8 tensor [N, 3, S, S] on the host for each list of N image numbers."""
+        ...
+
+
+def _channels_last(pixels: np.ndarray) -> torch.Tensor:
+    """[N, S, S, 3] in memory, seen as [N, 3, S, S]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+class StoredImages:
+    """Decoded images in one array [n, S, S, 3] uint8, in memory or mapped from the cache file."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+
+    def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        for indices in index_lists:
+            batch = self.pixels[indices]
+            if isinstance(self.pixels.base, mmap.mmap):
+                # The pages stay in the system's file cache, which may keep or drop them; only this
+                # process lets go of them, so that its memory does not grow with the data set.
+                self.pixels.base.madvise(mmap.MADV_DONTNEED)
+            yield _channels_last(batch)
+
+
+class DecodedImages(TorchDataset):
+    """Image files decoded anew for each batch, in `num_workers` processes or, with 0, in this one."""
+
+    def __init__(self, paths: list[Path], size: int, num_workers: int):
+        self.paths = paths
+        self.size = size
+        self.num_workers = num_workers
+
+    def __getitem__(self, indices: np.ndarray) -> torch.Tensor | UnreadableImage:
+        try:
+            return _channels_last(np.stack([decode(self.paths[i], self.size) for i in indices]))
+        except UnreadableImage as error:
+            return error  # raised by a worker it would arrive as a page of traceback
+
+    def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        loader = DataLoader(
+            self,
+            sampler=index_lists,  # type: ignore[arg-type]  # any iterable serves, a length is not asked for
+            batch_size=None,
+            num_workers=self.num_workers,
+            worker_init_fn=_leave_signals_to_the_run,
+            generator=torch.Generator(),  # workers draw nothing; this keeps torch's global state untouched
+        )
+        return map(_raise_unreadable, iter(loader))
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the run decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _raise_unreadable(batch: torch.Tensor | UnreadableImage) -> torch.Tensor:
+    if isinstance(batch, UnreadableImage):
+        raise UserError(f"cannot read {batch}; remove or replace the file") from batch
+    return batch

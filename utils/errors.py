@@ -1,0 +1,24 @@
+"""The ways a run ends early, each with its exit code; `main.main` turns them into one line."""
+
+import signal
+
+
+class UserError(Exception):
+    """Something the person can put right: the message names the thing and what to do. Exit 2."""
+
+    exit_code = 2
+
+
+class RunFailed(Exception):
+    """The run itself went wrong, for example a loss that is not finite. Exit 1."""
+
+    exit_code = 1
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop, and it reached a point where it can. Exit 128 + signal."""
+
+    def __init__(self, signal_number: int, advice: str = "give the same command again"):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; {advice}")
+        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,1 @@
+"""A run around its training steps: randomness, device, checkpoints, log, pictures, signals."""

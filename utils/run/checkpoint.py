@@ -1,0 +1,33 @@
+"""Checkpoints: dictionaries of tensors and plain values, written atomically and read without pickle."""
+
+from pathlib import Path
+
+import torch
+
+from utils.errors import UserError
+from utils.run.files import replacing
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, content: dict) -> None:
+    """Write `content` so that a kill at any moment leaves the old file or the new one."""
+    with replacing(path) as file:
+        torch.save({"format": FORMAT, **content}, file)
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint, its tensors into host memory; raises `UserError` if it is not one."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"checkpoint {path}: {error.strerror}; is the run's name right?") from error
+    except Exception as error:  # a stranger's file can fail in any way
+        raise UserError(
+            f"checkpoint {path} is damaged, or is no file of this program; train anew with --overwrite"
+        ) from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise UserError(f"{path} is not a checkpoint of this program")
+    if content["format"] > FORMAT:
+        raise UserError(f"{path} was written by a newer version of this program; update, or train anew")
+    return content

@@ -1,0 +1,41 @@
+"""Files that are either whole or not there."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
+    """Open a file that takes `path`'s place, atomically and durably, when the block succeeds.
+
+    The content goes to a temporary file beside `path`, is fsynced and renamed, and the folder is
+    fsynced, so that a kill or a power cut leaves the old file or the new one. A block that raises
+    leaves the old one and no temporary file; a kill can leave the temporary file, which the next
+    writer overwrites.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` as readable JSON, whole or not at all."""
+    with replacing(path, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")

@@ -1,0 +1,72 @@
+"""The record of a run: a line an epoch on the console and in log.csv, and TensorBoard events."""
+
+import csv
+from pathlib import Path
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from utils.run.files import replacing
+
+COLUMNS = (
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "seconds",
+    "images_per_second",
+    "peak_memory_mb",
+)
+
+
+class RunLog:
+    """Writes the record into `folder`; a resumed run passes the step it goes on from.
+
+    log.csv is written anew from the whole history each time, so it never holds an epoch twice or one
+    that the checkpoint does not know; TensorBoard is told to forget what lies after `first_step`.
+    """
+
+    def __init__(self, folder: Path, epochs: int, first_step: int = 0):
+        self.path = folder / "log.csv"
+        self.epochs = epochs
+        self.board = SummaryWriter(str(folder), purge_step=first_step)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.board.close()
+
+    def images(self, pixels: torch.Tensor) -> None:
+        """Show uint8 images [N, 3, H, W] as one grid."""
+        self.board.add_images("augmented training images", pixels, 0)
+
+    def interval(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
+        """Note means over the steps since the last call; `step` counts those that are done."""
+        self.board.add_scalar("loss/train", loss, step)
+        self.board.add_scalar("learning_rate", learning_rate, step)
+        self.board.add_scalar("images_per_second", images_per_second, step)
+
+    def epoch(self, history: list[dict], step: int, improved: bool) -> None:
+        """Note the last row of `history`, whose keys are `COLUMNS`, and say it in one line."""
+        row = history[-1]
+        with replacing(self.path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(history)
+        self.board.add_scalar("accuracy/train", row["train_accuracy"], step)
+        self.board.add_scalar("accuracy/validation", row["val_accuracy"], step)
+        self.board.add_scalar("loss/validation", row["val_loss"], step)
+        self.board.flush()
+        width = len(str(self.epochs))
+        print(
+            f"epoch {row['epoch']:{width}}/{self.epochs}"
+            f" | learning rate {row['learning_rate']:.2e}"
+            f" | train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:5.2f} %"
+            f" | validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:5.2f} %"
+            f" | {row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s"
+            + (" | best" if improved else ""),
+            flush=True,
+        )

@@ -1,0 +1,78 @@
+"""The pictures of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from utils.run.files import replacing
+
+# From the Okabe-Ito palette, which people with any common colour blindness can tell apart.
+TRAIN, VALIDATION = "#0072B2", "#D55E00"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def learning_curve(path: Path, history: Sequence[dict], title: str) -> None:
+    """Draw loss and accuracy of each epoch, for training and validation; `history` as in log.csv."""
+    epochs = [row["epoch"] for row in history]
+    best = max(history, key=lambda row: row["val_accuracy"])
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure.suptitle(title)
+    marker = "o" if len(epochs) <= 30 else ""
+    for axes, quantity, label in zip(
+        figure.subplots(1, 2),
+        ("loss", "accuracy"),
+        ("Loss (cross-entropy in nats, log scale)", "Accuracy (%)"),
+        strict=True,
+    ):
+        for split, name, colour, style in (
+            ("train", "training", TRAIN, "--"),
+            ("val", "validation", VALIDATION, "-"),
+        ):
+            values = [row[f"{split}_{quantity}"] for row in history]
+            axes.plot(epochs, values, style, color=colour, marker=marker, markersize=4, label=name)
+        axes.set_xlabel("Epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_yscale("log")  # the first epochs from scratch can be many times the rest
+    axes.plot(
+        best["epoch"],
+        best["val_accuracy"],
+        "*",
+        color=VALIDATION,
+        markersize=13,
+        markeredgecolor="black",
+        label=f"best: {best['val_accuracy']:.2f} % at epoch {best['epoch']}",
+        zorder=3,
+    )
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def confusion_matrix(path: Path, confusion: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Draw how often images of each class (row) were taken for each class (column), [K, K] counts."""
+    count = len(classes)
+    share = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    side = min(max(4.5, 1.6 + 0.62 * count), 24)
+    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(image, label="Share of the images of a class (%)", shrink=0.8)
+    axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), classes)
+    axes.set_xlabel("Predicted class")
+    axes.set_ylabel("True class")
+    axes.set_title(title)
+    if count <= 30:  # beyond that the numbers would not be readable
+        for row, column in np.ndindex(count, count):
+            colour = "white" if share[row, column] > 55 else "black"
+            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour)
+    _save(figure, path)
