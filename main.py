@@ -224,7 +224,7 @@ def make_network(
             if args.pretrained_path
             else load_torchvision_weights(network, args.model)
         )
-        source, normalisation = loaded.describe(num_classes), loaded.normalisation
+        source, normalisation = loaded.describe(), loaded.normalisation
     else:
         source, normalisation = "from scratch", IMAGENET
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
@@ -238,9 +238,13 @@ def make_trainer(args: Namespace, parts: Parts) -> "Trainer":
     from learning.loss import soft_cross_entropy
     from learning.mixing import make_mixing
     from learning.optimizer import make_optimizer
+    from learning.randaugment import RandAugment
     from learning.schedule import lr_factor
     from learning.trainer import Trainer
 
+    transforms = {"flip": flip}
+    if args.randaugment:
+        transforms["randaugment"] = RandAugment(args.rand_n, args.rand_m)
     return Trainer(
         parts.network,
         make_optimizer(args.optimizer, parts.network, args.learning_rate, args.weight_decay),
@@ -252,7 +256,7 @@ def make_trainer(args: Namespace, parts: Parts) -> "Trainer":
             warmup_epochs=args.warmup_epochs,
             milestones=args.milestones,
         ),
-        augment=Augment({"flip": flip}),
+        augment=Augment(transforms),
         normalise=parts.normalise,
         mixing=make_mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
         criterion=partial(soft_cross_entropy, smoothing=args.label_smooth),
@@ -345,16 +349,20 @@ def test_result(parts: Parts, evaluation: "Evaluation") -> dict:
 
 def about_run(args: Namespace, parts: Parts) -> dict:
     """What a run was made of, for args.json."""
-    from importlib.metadata import version
-
+    import numpy
+    import PIL
     import torch
 
     from utils.run.device import describe
 
     return {
         "flags": options.run_flags(args),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "numpy", "pillow")},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "pillow": PIL.__version__,
+        },
         "device": describe(parts.device),
         "threads": torch.get_num_threads(),
         "precision": parts.precision,
@@ -364,4 +372,5 @@ def about_run(args: Namespace, parts: Parts) -> dict:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # whoever reads a pipe sees each line when it is printed
     sys.exit(main())

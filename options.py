@@ -258,6 +258,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--cutmix_prob", type=fraction, default=0.0, metavar="P", help="share of batches that CutMix mixes"
     )
 
+    tricks.add_argument(
+        "--randaugment", action="store_true", help="random operations on each training image"
+    )
+    tricks.add_argument("--rand_n", type=number(int, 1, 16), default=3, metavar="N", help="how many")
+    tricks.add_argument("--rand_m", type=number(int, 0, 30), default=15, metavar="M", help="how strong, 0 to 30")
+
     speed = parser.add_argument_group("device")
     speed.add_argument(
         "--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N"
@@ -321,6 +327,8 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return f"--warmup_epochs {args.warmup_epochs:g} leaves nothing of --epochs {args.epochs}: shorten it"
     if args.milestones != sorted(args.milestones) or args.milestones[-1] >= args.epochs:
         return f"--milestones must rise and stay below --epochs {args.epochs}"
+    if given & {"rand_n", "rand_m"} and not args.randaugment:
+        return "--rand_n and --rand_m do nothing without --randaugment: add it"
     if args.cutmix_prob and not args.cutmix_alpha:
         return "--cutmix_prob does nothing without --cutmix_alpha: add it, for example --cutmix_alpha 1.0"
     return None

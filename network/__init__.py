@@ -24,6 +24,8 @@ NORMS = ("batchnorm", "evonorm")
 class WeightsError(Exception):
     """Weights that cannot be had or do not fit; the message says which, where, and what to do."""
 
+    exit_code = 2
+
 
 def build_network(
     name: str, num_classes: int, *, norm: str = "batchnorm", zero_gamma: bool = False

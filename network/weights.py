@@ -1,6 +1,7 @@
 """Pretrained weights: where they come from, what they expect of their input, and loading them."""
 
 import urllib.error
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from network import WeightsError
+from network.evonorm import EvoNormS0
 from network.norm import zero_residual_gammas
 
 
@@ -18,6 +20,9 @@ class Normalisation(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+
+# BatchNorm's count of batches, which older files lack; nothing here depends on it.
+COUNTER = ".num_batches_tracked"
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -30,13 +35,12 @@ class LoadedWeights:
     normalisation: Normalisation
     loaded: int
     fresh: tuple[str, ...]
-    wiped: int
 
-    def describe(self, num_classes: int) -> str:
+    def describe(self) -> str:
         """One line for the person who started the run."""
         text = f"{self.loaded} tensors from {self.source}"
         if self.fresh:
-            text += f"; left fresh for {num_classes} classes: {', '.join(self.fresh)}"
+            text += f"; left fresh: {_few(self.fresh)}"
         return text
 
 
@@ -81,24 +85,38 @@ def load_torchvision_weights(network: nn.Module, name: str) -> LoadedWeights:
 
 
 def _fill(network: nn.Module, state: object, source: str, normalisation: Normalisation) -> LoadedWeights:
-    """Copy `state` into `network`, strictly but for a head of another size."""
+    """Copy `state` into `network`, strictly but for what cannot fit.
+
+    That is a head for another number of classes, and the norms of a network with EvoNorm if the file
+    is of one without.
+    """
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{source} holds no state dict: expected tensors by name")
     own = network.state_dict()
+    norms = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, EvoNormS0))
+    if norms and not any(key.startswith(norms) and key.endswith(".v") for key in state):
+        fresh = {key for key in own if key.startswith(norms)}
+        state = {key: value for key, value in state.items() if not key.startswith(norms)}
+    else:
+        fresh = set()
+    head = {key for key in own if key.startswith(f"{network.head}.")}
+    fresh |= {key for key in head & state.keys() if own[key].shape != state[key].shape}
+
+    expected = {key for key in own.keys() - fresh if not key.endswith(COUNTER)}
+    found = {key for key in state.keys() - fresh if not key.endswith(COUNTER)}
     problems = {
-        "missing": own.keys() - state.keys(),
-        "unexpected": state.keys() - own.keys(),
-        "of another shape": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
+        "missing": expected - found,
+        "unexpected": found - expected,
+        "of another shape": {key for key in expected & found if own[key].shape != state[key].shape},
     }
-    fresh = {key for key in problems["of another shape"] if key.startswith(f"{network.head}.")}
-    problems["of another shape"] -= fresh
     if any(problems.values()):
-        found = "; ".join(f"{kind}: {_few(sorted(keys))}" for kind, keys in problems.items() if keys)
-        raise WeightsError(f"{source} does not fit {type(network).__name__} ({found}); is --model right?")
-    network.load_state_dict({key: own[key] if key in fresh else value for key, value in state.items()})
-    wiped = zero_residual_gammas(network) if network.zero_gamma else 0
-    return LoadedWeights(source, normalisation, len(own) - len(fresh), tuple(sorted(fresh)), wiped)
+        text = "; ".join(f"{kind}: {_few(sorted(keys))}" for kind, keys in problems.items() if keys)
+        raise WeightsError(f"{source} does not fit {type(network).__name__} ({text}); is --model right?")
+    network.load_state_dict({key: state[key] for key in expected}, strict=False)
+    if network.zero_gamma:
+        zero_residual_gammas(network)
+    return LoadedWeights(source, normalisation, len(expected), tuple(sorted(fresh)))
 
 
-def _few(keys: list[str], most: int = 6) -> str:
+def _few(keys: Sequence[str], most: int = 6) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")

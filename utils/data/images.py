@@ -75,9 +75,12 @@ class DecodedImages(TorchDataset):
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; only the run decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Let only the run decide what a signal means that reaches every process, as Ctrl-C does.
+
+    A worker that died of it would also make torch raise in the run, in the middle of its last save.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _raise_unreadable(batch: torch.Tensor | UnreadableImage) -> torch.Tensor:

@@ -1,0 +1,92 @@
+"""What the tests share: small data sets on disk and runs of the program."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = ("circle", "plain", "stripes")
+
+
+def draw(name: str, rng: np.random.Generator, size: int = 24) -> Image.Image:
+    """An image of a class that a network can learn: a shape in random colours, with noise."""
+    y, x = np.mgrid[:size, :size]
+    shape = {
+        "circle": (x - size / 2) ** 2 + (y - size / 2) ** 2 < (size / 3) ** 2,
+        "plain": np.zeros((size, size), bool),
+        "stripes": (x // 3) % 2 == 0,
+    }[name]
+    back, front = rng.integers(0, 256, (2, 3))
+    pixels = np.where(shape[..., None], front, back) + rng.normal(0, 10, (size, size, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_images(folder: Path, per_class: int, seed: int, classes=CLASSES) -> None:
+    rng = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            draw(name, rng).save(folder / name / f"{number:03d}.png")
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """A data set in the Kaggle layout: 3 classes, 20 training and 6 test images each. Do not change it."""
+    root = tmp_path_factory.mktemp("shapes")
+    write_images(root / "seg_train/seg_train", 20, seed=0)
+    write_images(root / "seg_test/seg_test", 6, seed=1)
+    return root
+
+
+# A run that takes a second or two: 48 training images in 3 steps an epoch.
+SMALL = (
+    *("--model", "ResNet18", "--pretrained", "0", "--image_size", "32"),
+    *("--epochs", "2", "--batch_size", "16", "--learning_rate", "0.01", "--log_interval", "2"),
+)
+
+
+class Program:
+    """Runs the command line on a data set, in a folder of its own."""
+
+    def __init__(self, folder: Path, data: Path):
+        self.folder = folder
+        self.data = data
+
+    def arguments(self, name: str, *flags: str) -> list[str]:
+        return [
+            *("--data_dir", str(self.data), "--checkpoint_name", name),
+            *("--checkpoint_dir", str(self.folder / "checkpoint"), "--cache_dir", str(self.folder / "cache")),
+            *flags,
+        ]
+
+    def __call__(self, name: str, *flags: str) -> int:
+        """Run in this process; returns the exit code."""
+        try:
+            return main.main(self.arguments(name, *flags))
+        except SystemExit as stop:
+            return stop.code
+
+    def start(self, name: str, *flags: str, **options) -> subprocess.Popen:
+        """Run as a process of its own, with its output piped."""
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "main.py"), *self.arguments(name, *flags)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            **options,
+        )
+
+    def run(self, name: str) -> Path:
+        return self.folder / "checkpoint" / name
+
+
+@pytest.fixture
+def program(tmp_path, shapes) -> Program:
+    return Program(tmp_path, shapes)

@@ -1,0 +1,179 @@
+"""learning/fit.py: epochs, the record, saving, and going on from any step."""
+
+import copy
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from learning.evaluator import Evaluation, evaluate
+from learning.fit import Fit
+from tests.test_trainer import CPU, NORMALISE, assert_same, make_trainer, random_batch
+from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
+from utils.data.images import StoredImages
+from utils.errors import Interrupted, RunFailed
+from utils.run.log import RunLog
+
+EPOCHS, BATCH, COUNT = 3, 8, 30
+STEPS = steps_per_epoch(COUNT, BATCH)
+
+
+class Recorder:
+    """Stands for the files and the log of a run."""
+
+    def __init__(self):
+        self.states = {}
+        self.saves = []
+        self.rows = []
+        self.intervals = []
+        self.shown = []
+
+    def save(self, name, state):
+        self.states[name] = copy.deepcopy(state)
+        self.saves.append((name, self.states[name]))
+
+    def epoch(self, history, step, improved):
+        self.rows.append((history[-1], step, improved))
+
+    def interval(self, step, *values):
+        self.intervals.append((step, *values))
+
+    def images(self, pixels):
+        self.shown.append(pixels)
+
+
+def make_fit(recorder, check=lambda: None, accuracies=None, **settings):
+    images, labels = random_batch(COUNT)
+    loader = Loader(StoredImages(images.permute(0, 2, 3, 1).numpy()), labels.numpy(), CPU, check)
+    trainer = make_trainer(optimizer="ADAM")
+    scripted = iter(accuracies or ())
+
+    def validate():
+        if accuracies:
+            hits = next(scripted)
+            probabilities = np.eye(2)[[0] * hits + [1] * (100 - hits)]
+            return Evaluation(1.0, np.zeros(100, int), probabilities)
+        return evaluate(trainer.network, loader(in_order(np.arange(10), 4)), NORMALISE, "fp32")
+
+    return Fit(
+        trainer,
+        lambda step: loader(training_order(np.arange(COUNT), BATCH, 7, step, EPOCHS * STEPS)),
+        validate,
+        recorder.save,
+        recorder,
+        **{"epochs": EPOCHS, "steps_per_epoch": STEPS, "log_interval": 2} | settings,
+    )
+
+
+def test_a_run_trains_validates_and_records_each_epoch():
+    recorder = Recorder()
+    fit = make_fit(recorder)
+    fit.run()
+    assert fit.trainer.step == EPOCHS * STEPS
+    assert [row["epoch"] for row, _, _ in recorder.rows] == [1, 2, 3]
+    assert [step for _, step, _ in recorder.rows] == [STEPS, 2 * STEPS, 3 * STEPS]
+    assert [step for step, *_ in recorder.intervals] == [2, 4, 6, 8, 10, 12]
+    assert len(recorder.shown) == 1
+    assert recorder.states["last.pt"]["epoch"] == EPOCHS
+
+
+def test_it_goes_on_from_any_step_to_the_same_end():
+    straight = Recorder()
+    make_fit(straight, seconds_between_saves=0).run()
+    states = [state for name, state in straight.saves if name == "last.pt"]
+    assert sorted({state["step"] for state in states}) == list(range(1, EPOCHS * STEPS + 1))
+    for state in states:
+        again = Recorder()
+        fit = make_fit(again)
+        fit.load_state_dict(copy.deepcopy(state))
+        fit.run()
+        if state["epoch"] < EPOCHS:
+            assert_same(again.states["last.pt"], straight.states["last.pt"])
+        assert_same(fit.state_dict(), straight.states["last.pt"])
+        if "best.pt" in again.states:
+            assert_same(again.states["best.pt"], straight.states["best.pt"])
+
+
+@pytest.mark.parametrize("batches_before", range(1, 24))
+def test_a_signal_saves_a_state_to_go_on_from(batches_before):
+    """Batches of training and of validation alike: the run stops before the next one."""
+    straight, stopped, again = Recorder(), Recorder(), Recorder()
+    make_fit(straight).run()
+    count = 0
+
+    def check():
+        nonlocal count
+        count += 1
+        if count > batches_before:
+            raise Interrupted(signal.SIGTERM)
+
+    fit = make_fit(stopped, check)
+    if batches_before >= EPOCHS * (STEPS + 3):
+        fit.run()
+        return
+    with pytest.raises(Interrupted):
+        fit.run()
+    resumed = make_fit(again)
+    resumed.load_state_dict(stopped.states["last.pt"])
+    resumed.run()
+    assert_same(again.states["last.pt"], straight.states["last.pt"])
+
+
+def test_k5_best_is_the_first_of_the_highest_validation_accuracies():
+    recorder = Recorder()
+    make_fit(recorder, accuracies=[40, 60, 60]).run()
+    assert [improved for _, _, improved in recorder.rows] == [True, True, False]
+    assert recorder.states["best.pt"]["epoch"] == 2
+    assert recorder.states["last.pt"]["best"] == {"epoch": 2, "val_accuracy": 60.0}
+
+
+def test_k4_every_epoch_is_saved_when_it_ends():
+    recorder = Recorder()
+    make_fit(recorder, accuracies=[40, 30, 20]).run()
+    assert [(name, state["epoch"]) for name, state in recorder.saves] == [
+        ("best.pt", 1),
+        ("last.pt", 1),
+        ("last.pt", 2),
+        ("last.pt", 3),
+    ]
+
+
+def test_a_run_that_fails_keeps_the_state_from_before():
+    recorder = Recorder()
+    fit = make_fit(recorder)
+    criterion = fit.trainer.criterion
+    fit.trainer.criterion = lambda *args: criterion(*args) * (torch.nan if fit.trainer.step == 5 else 1)
+    with pytest.raises(RunFailed, match="step 5"):
+        fit.run()
+    assert recorder.states["last.pt"]["step"] == STEPS
+    assert all(value.isfinite().all() for value in recorder.states["last.pt"]["network"].values())
+
+
+def test_c6_the_validation_loss_is_plain_whatever_the_training_loss(tmp_path):
+    losses = []
+    for factor in (1, 2):
+        fit = make_fit(Recorder())
+        fit.trainer.optimizer.param_groups[0]["lr"] = fit.trainer.base_lrs[0] = 0.0
+        fit.trainer.criterion = lambda logits, targets, factor=factor: factor * logits.square().mean()
+        fit.run()
+        losses.append([(row["train_loss"], row["val_loss"]) for row in fit.history])
+    for (train, val), (train_doubled, val_same) in zip(*losses, strict=True):
+        assert train_doubled == pytest.approx(2 * train)
+        assert val_same == val
+
+
+def test_log_csv_is_the_history(tmp_path, capsys):
+    recorder = Recorder()
+    fit = make_fit(recorder)
+    with RunLog(tmp_path, EPOCHS) as fit.log:
+        fit.run()
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == (
+        "epoch,learning_rate,train_loss,train_accuracy,val_loss,val_accuracy,"
+        "seconds,images_per_second,peak_memory_mb"
+    )
+    assert [float(value) for value in lines[3].split(",")] == list(fit.history[2].values())
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == EPOCHS
+    assert printed[0].startswith("epoch 1/3 | learning rate ")

@@ -1,0 +1,236 @@
+"""utils/data/decode.py, images.py and cache.py."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import ROOT, write_images
+from utils.data.cache import cached_images, decoded_in_memory
+from utils.data.decode import UnreadableImage, decode
+from utils.data.folders import find_dataset
+from utils.data.images import DecodedImages, StoredImages
+from utils.errors import Interrupted, UserError
+
+
+def never() -> None:
+    """A check that never stops a run."""
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_images(tmp_path / "data/train", 4, seed=0)
+    write_images(tmp_path / "data/test", 2, seed=1)
+    return tmp_path / "data"
+
+
+def build(data, folder, size=16, check=never):
+    return cached_images(find_dataset(data, seed=42), size, folder, check)
+
+
+def test_decoding_is_pillows_bilinear_resize(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = Image.fromarray(pixels).resize((20, 20), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode(tmp_path / "a.png", 20), np.asarray(expected))
+
+
+def test_a_large_jpeg_keeps_its_looks(tmp_path):
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((1600, 1600), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "a.jpg", quality=95)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), int)
+    assert np.abs(decode(tmp_path / "a.jpg", 32) - expected).mean() < 2
+
+
+def test_grey_and_rotated_images_are_read_rightly(tmp_path):
+    grey = Image.new("L", (10, 10), 77)
+    grey.save(tmp_path / "grey.png")
+    assert (decode(tmp_path / "grey.png", 8) == 77).all()
+    half = Image.new("RGB", (10, 10))
+    half.paste((255, 255, 255), (0, 0, 10, 5))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # taken upside down
+    half.save(tmp_path / "turned.png", exif=exif)
+    turned = decode(tmp_path / "turned.png", 10)
+    assert turned[:5].max() == 0
+    assert turned[5:].min() == 255
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text", b"\x89PNG\r\n\x1a\nbroken"])
+def test_what_is_no_image_is_named(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=r"a\.jpg"):
+        decode(tmp_path / "a.jpg", 8)
+
+
+def test_the_cache_holds_what_decoding_gives(data, tmp_path):
+    dataset = find_dataset(data, seed=42)
+    expected = np.stack([decode(data / name, 16) for name in dataset.files])
+    assert np.array_equal(build(data, tmp_path / "cache"), expected)
+    assert np.array_equal(decoded_in_memory(dataset, 16, never), expected)
+
+
+def test_the_cache_is_built_once_for_all_seeds(data, tmp_path, monkeypatch):
+    before = build(data, tmp_path / "cache")
+    monkeypatch.setattr("utils.data.cache.decode", None)  # decoding again would fail
+    again = cached_images(find_dataset(data, seed=7), 16, tmp_path / "cache", never)
+    assert np.array_equal(before, again)
+
+
+def test_another_size_is_another_cache(data, tmp_path):
+    assert build(data, tmp_path / "cache", 16).shape == (18, 16, 16, 3)
+    assert build(data, tmp_path / "cache", 8).shape == (18, 8, 8, 3)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+def test_a_changed_image_makes_a_new_cache_in_place_of_the_old(data, tmp_path, capsys):
+    build(data, tmp_path / "cache")
+    path = data / "train/plain/000.png"
+    Image.new("RGB", (24, 24), (1, 2, 3)).save(path)
+    os.utime(path, (0, 0))
+    pixels = build(data, tmp_path / "cache")
+    index = find_dataset(data, seed=42).files.index("train/plain/000.png")
+    assert (pixels[index] == (1, 2, 3)).all()
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    assert "removed the outdated" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"x" * path.stat().st_size),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"(18, 16", b"(17, 16")),
+    ],
+    ids=["cut short", "empty", "no header", "another shape"],
+)
+def test_a_damaged_cache_is_built_again(data, tmp_path, damage, capsys):
+    expected = build(data, tmp_path / "cache").copy()
+    (path,) = (tmp_path / "cache").glob("*.npy")
+    damage(path)
+    assert np.array_equal(build(data, tmp_path / "cache"), expected)
+    assert "is damaged; building it again" in capsys.readouterr().out
+
+
+def test_a_stopped_build_leaves_no_cache(data, tmp_path):
+    count = 0
+
+    def stop_at_the_fifth() -> None:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise Interrupted(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        build(data, tmp_path / "cache", check=stop_at_the_fifth)
+    assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+BUILDER = """
+import os, pathlib, sys, time
+from utils.data import cache
+from utils.data.folders import find_dataset
+decode, data, folder, slow = cache.decode, pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+def slowly(*args):
+    print("decoding", flush=True)
+    time.sleep(float(slow))
+    return decode(*args)
+cache.decode = slowly
+cache.cached_images(find_dataset(data, 42), 16, folder, lambda: None)
+"""
+
+
+def start_builder(data, folder, seconds_per_image) -> subprocess.Popen:
+    command = [sys.executable, "-c", BUILDER, str(data), str(folder), str(seconds_per_image)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_build_is_not_mistaken_for_a_cache(data, tmp_path):
+    builder = start_builder(data, tmp_path / "cache", 0.2)
+    builder.stdout.readline()
+    time.sleep(0.3)
+    builder.kill()
+    builder.communicate()
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    dataset = find_dataset(data, seed=42)
+    assert np.array_equal(build(data, tmp_path / "cache"), decoded_in_memory(dataset, 16, never))
+
+
+def test_of_two_runs_that_start_together_one_builds(data, tmp_path):
+    builders = [start_builder(data, tmp_path / "cache", 0.05) for _ in range(2)]
+    outputs = [builder.communicate(timeout=60)[0] for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0]
+    assert sorted(output.count("decoding") for output in outputs) == [0, 18]
+
+
+def test_unreadable_images_are_all_named_at_once(data, tmp_path):
+    (data / "train/plain/000.png").write_bytes(b"")
+    (data / "test/circle/001.png").write_text("text")
+    with pytest.raises(UserError, match=r"2 of 18 images.*test/circle/001\.png.*train/plain/000\.png"):
+        build(data, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+def sources(data, tmp_path):
+    dataset = find_dataset(data, seed=42)
+    paths = [data / name for name in dataset.files]
+    return {
+        "disk": StoredImages(cached_images(dataset, 16, tmp_path / "cache", never)),
+        "ram": StoredImages(decoded_in_memory(dataset, 16, never)),
+        "no workers": DecodedImages(paths, 16, 0),
+        "two workers": DecodedImages(paths, 16, 2),
+    }
+
+
+def test_all_sources_give_the_same_batches(data, tmp_path):
+    orders = [np.array([3, 1, 17]), np.array([0, 5]), np.array([1])]
+    expected = None
+    for name, source in sources(data, tmp_path).items():
+        batches = list(source.batches(iter(orders)))
+        assert [tuple(batch.shape) for batch in batches] == [(3, 3, 16, 16), (2, 3, 16, 16), (1, 3, 16, 16)]
+        assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+        expected = expected or batches
+        assert all(torch.equal(*pair) for pair in zip(batches, expected, strict=True)), name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_goes_bad_during_a_run_is_named_in_one_line(data, tmp_path, workers):
+    dataset = find_dataset(data, seed=42)
+    source = DecodedImages([data / name for name in dataset.files], 16, workers)
+    shutil.copy("/dev/null", data / dataset.files[4])
+    with pytest.raises(UserError) as error:
+        list(source.batches([np.array([0, 4])]))
+    assert dataset.files[4] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_reading_the_mapped_cache_does_not_grow_the_process(tmp_path):
+    """64 MB of images are read; the process may keep a small part of them."""
+    script = """
+import sys, numpy as np
+from utils.data.images import StoredImages
+def resident():  # bytes, from /proc
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+images = StoredImages(np.lib.format.open_memmap(sys.argv[1], mode="r"))
+order = np.random.default_rng(0).permutation(4096).reshape(-1, 64)
+next(images.batches(order[:1]))
+before = resident()
+for batch in images.batches(order): pass
+print((resident() - before) / 1e6)
+"""
+    pixels = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (4096, 72, 72, 3))
+    pixels[:] = 1
+    del pixels
+    command = [sys.executable, "-c", script, str(tmp_path / "a.npy")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 16

@@ -1,0 +1,343 @@
+"""Whole runs through main.main, and the ancestor's defects D1, D2, D4, D6, D7, K1 to K10, K12 and K13."""
+
+import ast
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from tests.conftest import CLASSES, ROOT, SMALL
+
+FILES = {
+    "args.json",
+    "log.csv",
+    "last.pt",
+    "best.pt",
+    "result.json",
+    "predictions.csv",
+    "learning_curve.png",
+    "confusion_matrix.png",
+}
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def network_of(path):
+    return torch.load(path, weights_only=True)["network"]
+
+
+def test_k10_a_run_on_a_cpu_leaves_what_is_promised_and_nothing_else(program, capsys, monkeypatch):
+    monkeypatch.chdir(program.folder)
+    assert program("run", *SMALL, "--device", "cpu") == 0
+    out, err = capsys.readouterr()
+    assert err == ""  # no progress bars where the output is not a terminal
+    assert [line.split()[0] for line in out.splitlines()] == [
+        *("device", "data", "network", "epoch", "epoch", "test", "results"),
+    ]
+    run = program.run("run")
+    written = {path.name for path in run.iterdir() if path.name != ".lock"}
+    events = {name for name in written if name.startswith("events.out.tfevents.")}
+    assert written - events == FILES
+    assert len(events) == 1
+    assert sorted(path.name for path in program.folder.iterdir()) == ["cache", "checkpoint"]
+
+
+def test_the_result_is_consistent_with_all_other_files(program):
+    assert program("run", *SMALL) == 0
+    run = program.run("run")
+    result = read(run / "result.json")
+    log = list(csv.DictReader((run / "log.csv").open()))
+    assert [row["epoch"] for row in log] == ["1", "2"]
+    best = max(log, key=lambda row: float(row["val_accuracy"]))
+    assert result["best_epoch"] == int(best["epoch"])
+    assert result["val_accuracy"] == float(best["val_accuracy"])
+    assert result["split_sizes"] == {"train": 48, "val": 12, "test": 18}
+    assert result["train_seconds"] == pytest.approx(sum(float(row["seconds"]) for row in log))
+    assert result["images_per_second"] == pytest.approx(96 / result["train_seconds"])
+
+    rows = list(csv.DictReader((run / "predictions.csv").open()))
+    assert len(rows) == 18
+    for row in rows:
+        assert (program.data / row["path"]).parent.name == row["label"]
+        probabilities = {name: float(row[f"probability_{name}"]) for name in CLASSES}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert row["prediction"] == max(probabilities, key=probabilities.get)
+    hits = [row["label"] == row["prediction"] for row in rows]
+    assert result["test_accuracy"] == pytest.approx(100 * np.mean(hits))
+    for name in CLASSES:
+        of_class = [hit for hit, row in zip(hits, rows, strict=True) if row["label"] == name]
+        assert result["test_accuracy_per_class"][name] == pytest.approx(100 * np.mean(of_class))
+
+    args = read(run / "args.json")
+    assert args["classes"] == list(CLASSES)
+    assert args["flags"]["batch_size"] == 16
+    assert args["versions"]["torch"] == torch.__version__
+
+
+def test_k3_checkpoints_hold_all_that_a_run_is(program):
+    assert program("run", *SMALL, "--optimizer", "ADAM") == 0
+    for name in ("last.pt", "best.pt"):
+        content = torch.load(program.run("run") / name, weights_only=True)
+        assert {"network", "optimizer", "step", "epoch", "best", "flags", "classes", "normalisation"} <= set(content)
+        assert content["classes"] == list(CLASSES)
+        assert content["optimizer"]["state"]
+    assert content["step"] == content["epoch"] * 3
+
+
+def test_our_checkpoints_load_in_torchvision(program):
+    assert program("run", *SMALL, "--epochs", "1") == 0
+    network = torchvision.models.resnet18(num_classes=3)
+    network.load_state_dict(network_of(program.run("run") / "last.pt"))
+
+
+def test_d7_the_same_command_gives_the_same_bits_whatever_carries_the_images(program):
+    for name, flags in {
+        "disk": (),
+        "again": (),
+        "ram": ("--cache", "ram"),
+        "off": ("--cache", "off"),
+        "workers": ("--cache", "off", "--num_workers", "2"),
+    }.items():
+        torch.manual_seed(len(name))  # D6: no global state takes part
+        np.random.seed(len(name))
+        assert program(name, *SMALL, "--mixup", "0.2", "--randaugment", *flags) == 0
+    expected = network_of(program.run("disk") / "last.pt")
+    for name in ("again", "ram", "off", "workers"):
+        state = network_of(program.run(name) / "last.pt")
+        assert all(torch.equal(state[key], expected[key]) for key in expected), name
+        for file in ("best.pt",):
+            assert (program.run(name) / file).exists()
+
+
+def test_another_seed_is_another_run(program):
+    for seed in ("1", "2"):
+        assert program(seed, *SMALL, "--epochs", "1", "--seed", seed) == 0
+    first, second = (network_of(program.run(seed) / "last.pt") for seed in ("1", "2"))
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+
+
+def test_k1_k2_evaluate_repeats_the_result_to_the_last_digit(program, capsys):
+    assert program("run", *SMALL) == 0
+    assert program("run", "--evaluate") == 0
+    result, evaluation = read(program.run("run") / "result.json"), read(program.run("run") / "evaluation.json")
+    assert evaluation
+    assert evaluation == {key: value for key, value in result.items() if key in evaluation}
+    assert {"test_accuracy", "test_accuracy_per_class"} <= set(evaluation)
+    assert f"test accuracy {result['test_accuracy']:.2f} %" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_k8_both_test_accuracies_say_which_weights_they_are_of(program):
+    # The second epoch destroys what the first has learnt, so that best and last differ.
+    flags = ("--model", "ResNet18", "--pretrained", "0", "--image_size", "32", "--epochs", "2", "--batch_size", "16")
+    assert program("run", *flags, "--learning_rate", "0.02", "--weight_decay", "0", "--seed", "3") == 0
+    run = program.run("run")
+    result = read(run / "result.json")
+    for name, key in (("best.pt", "test_accuracy"), ("last.pt", "test_accuracy_last")):
+        assert program("run", "--evaluate") == 0 or name
+        content = torch.load(run / name, weights_only=True)
+        torch.save(content, run / "best.pt")
+        assert program("run", "--evaluate") == 0
+        assert read(run / "evaluation.json")["test_accuracy"] == result[key]
+
+
+def test_k6_a_run_is_not_overwritten_unasked(program, capsys):
+    assert program("run", *SMALL, "--epochs", "1") == 0
+    before = {path.name: path.stat().st_mtime_ns for path in program.run("run").iterdir()}
+    assert program("run", *SMALL) == 2
+    assert "--resume goes on with it, --overwrite replaces it" in capsys.readouterr().err
+    assert {path.name: path.stat().st_mtime_ns for path in program.run("run").iterdir()} == before
+
+
+def test_overwrite_starts_anew_but_not_before_all_is_checked(program):
+    assert program("run", *SMALL, "--epochs", "1") == 0
+    assert program("run", *SMALL, "--overwrite", "--num_classes", "5") == 2
+    assert read(program.run("run") / "result.json")["best_epoch"] == 1
+    assert program("run", *SMALL, "--overwrite", "--seed", "5") == 0
+    assert read(program.run("run") / "args.json")["flags"]["seed"] == 5
+    assert len(list(program.run("run").glob("events.*"))) == 1
+
+
+def test_resuming_a_finished_run_says_so_at_once(program, capsys):
+    assert program("run", *SMALL) == 0
+    before = (program.run("run") / "result.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert program("run", *SMALL, "--resume") == 0
+    assert "is finished: test accuracy" in capsys.readouterr().out
+    assert (program.run("run") / "result.json").stat().st_mtime_ns == before
+
+
+def test_resume_starts_a_run_where_there_is_none(program):
+    assert program("run", *SMALL, "--resume") == 0
+    assert (program.run("run") / "result.json").exists()
+
+
+def test_resume_refuses_flags_that_would_change_the_run(program, capsys):
+    assert program("run", *SMALL) == 0
+    capsys.readouterr()
+    assert program("run", *SMALL, "--resume", "--epochs", "9") == 2
+    assert "--epochs 9 (the run has 2)" in capsys.readouterr().err
+    (program.run("run") / "result.json").unlink()  # as if it was not finished
+    assert program("run", *SMALL, "--resume", "--mixup", "0.2") == 2
+    assert "--mixup 0.2 (the run has 0.0)" in capsys.readouterr().err
+
+
+def test_resume_refuses_other_images(program, capsys, tmp_path):
+    from tests.conftest import write_images
+
+    write_images(tmp_path / "other/train", 4, seed=5)
+    write_images(tmp_path / "other/test", 4, seed=6)
+    assert program("run", *SMALL) == 0
+    (program.run("run") / "result.json").unlink()
+    assert program("run", "--resume", "--data_dir", str(tmp_path / "other")) == 2
+    assert "changed since the run started" in capsys.readouterr().err
+
+
+def test_evaluate_needs_a_run(program, capsys):
+    assert program("none", "--evaluate") == 2
+    assert "best.pt: No such file" in capsys.readouterr().err
+
+
+def test_d4_the_class_count_is_checked_against_the_folders(program, capsys):
+    assert program("run", *SMALL, "--num_classes", "6") == 2
+    assert "holds 3 classes" in capsys.readouterr().err
+    assert not program.run("run").exists()
+    assert program("run", *SMALL, "--epochs", "1", "--num_classes", "3") == 0
+
+
+def test_bad_data_and_bad_weights_leave_no_trace(program, capsys):
+    assert program("run", *SMALL, "--data_dir", "nowhere") == 2
+    assert program("run", "--pretrained_path", "nowhere.pth") == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 2
+    assert "nowhere: no such folder" in err
+    assert "nowhere.pth" in err
+    assert not program.run("run").exists()
+
+
+def test_d1_d2_the_network_gets_normalised_images_of_the_size_asked_for(program, monkeypatch):
+    seen = []
+    conv = nn.Conv2d.forward
+
+    def note_first(self, images):
+        if self.in_channels == 3:
+            seen.append((tuple(images.shape[1:]), images.mean((0, 2, 3)), images.std()))
+        return conv(self, images)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", note_first)
+    assert program("run", *SMALL, "--epochs", "1", "--image_size", "40") == 0
+    assert {shape for shape, _, _ in seen} == {(3, 40, 40)}
+    for _, mean, std in seen:
+        assert mean.abs().max() < 1.5  # pixels in 0..255 or 0..1 would be around 100 or between 0 and 1
+        assert mean.min() < 0.4
+        assert 0.5 < std < 2
+
+
+def test_pretrained_weights_load_and_are_told(program, tmp_path, capsys):
+    torch.manual_seed(0)
+    weights = torchvision.models.resnet18()
+    torch.save(weights.state_dict(), tmp_path / "w.pth")
+    flags = ("--pretrained", "1", "--pretrained_path", str(tmp_path / "w.pth"), "--learning_rate", "1e-30")
+    assert program("run", *SMALL, *flags, "--weight_decay", "0", "--epochs", "1") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("network")]
+    assert "100 tensors from" in line
+    assert str(tmp_path / "w.pth") in line
+    assert "left fresh: fc.bias, fc.weight" in line
+    state = network_of(program.run("run") / "last.pt")
+    assert torch.equal(state["layer4.1.conv2.weight"], weights.layer4[1].conv2.weight)
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_last_good_epoch(program, capsys, monkeypatch):
+    from learning.trainer import Trainer
+
+    step = Trainer.train_step
+
+    def poisoned(self, images, labels):
+        if self.step == 4:
+            with torch.no_grad():
+                self.network.fc.weight.fill_(torch.nan)
+        step(self, images, labels)
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    assert program("run", *SMALL) == 1
+    assert "the loss of step 4 is nan" in capsys.readouterr().err
+    content = torch.load(program.run("run") / "last.pt", weights_only=True)
+    assert content["step"] == 3
+    assert content["network"]["fc.weight"].isfinite().all()
+    assert not (program.run("run") / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--optimizer", "ADAM", "--decay_type", "step_warmup", "--label_smooth", "0.1", "--mixup", "0.2"),
+        ("--optimizer", "RADAM", "--decay_type", "cosine_warmup", "--cutmix_alpha", "1", "--cutmix_prob", "1"),
+        ("--zero_gamma", "--randaugment", "--norm", "evonorm"),
+        ("--cutmix_alpha", "1", "--cutmix_prob", "0.5"),  # C1
+    ],
+)
+def test_the_ancestors_tricks_run(program, flags):
+    assert program("run", *SMALL, "--epochs", "1", *flags) == 0
+    assert (program.run("run") / "result.json").exists()
+
+
+def test_tensorboard_gets_its_figures_and_one_grid_of_images(program):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert program("run", *SMALL) == 0
+    events = EventAccumulator(str(program.run("run"))).Reload()
+    assert set(events.Tags()["scalars"]) == {
+        *("loss/train", "loss/validation", "accuracy/train", "accuracy/validation"),
+        *("learning_rate", "images_per_second"),
+    }
+    assert [event.step for event in events.Scalars("accuracy/validation")] == [3, 6]
+    assert events.Tags()["images"] == ["augmented training images"]
+    assert len(events.Images("augmented training images")) == 1
+
+
+def test_k12_k13_no_star_imports_eval_or_path_edits():
+    for path in ROOT.rglob("*.py"):
+        if ".venv" in str(path):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert all(alias.name != "*" for alias in node.names), path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec"), path
+            if isinstance(node, ast.Attribute) and node.attr == "path" and isinstance(node.value, ast.Name):
+                assert node.value.id != "sys", path
+
+
+def test_imports_go_one_way():
+    allowed = {"options": {"network", "utils"}, "learning": {"learning", "utils", "network"}}
+    allowed |= {"network": {"network"}, "utils": {"utils"}}
+    for part, may_import in allowed.items():
+        place = ROOT / part
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module]
+                else:
+                    continue
+                ours = {name.split(".")[0] for name in names} & {"main", *allowed}
+                assert ours <= may_import, path
+
+
+@pytest.mark.skipif("SCENES_DIR" not in os.environ, reason="SCENES_DIR names no real photographs")
+def test_real_photographs_end_above_chance(program):
+    program.data = os.environ["SCENES_DIR"]
+    flags = ("--model", "ResNet18", "--pretrained", "0", "--image_size", "64", "--batch_size", "32")
+    schedule = ("--optimizer", "ADAM", "--learning_rate", "0.001", "--decay_type", "cosine_warmup", "--epochs", "3")
+    assert program("real", *flags, *schedule) == 0
+    result = read(program.run("real") / "result.json")
+    assert result["test_accuracy"] > 40  # chance is 16.7 %, one standard error of 360 images 2.6 %
+    assert program("real", "--evaluate") == 0
+    assert read(program.run("real") / "evaluation.json")["test_accuracy"] == result["test_accuracy"]

@@ -1,0 +1,61 @@
+"""learning/optimizer.py, and the ancestor's defect O1."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from learning.optimizer import make_optimizer
+
+
+def one_step(name: str, weight: float, gradient: float, steps: int = 1) -> float:
+    """The weight after steps with a constant gradient, learning rate 0.1 and weight decay 0.01."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, weight)
+    optimizer = make_optimizer(name, network, 0.1, 0.01)
+    for _ in range(steps):
+        network.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+    return network.weight.item()
+
+
+def test_sgd_by_hand():
+    # The gradient with decay is 0.5 + 0.01 * 2 = 0.52; momentum adds 0.9 times the last step's.
+    first = 2 - 0.1 * 0.52
+    second = first - 0.1 * (0.9 * 0.52 + 0.5 + 0.01 * first)
+    assert one_step("SGD", 2.0, 0.5) == pytest.approx(first, rel=1e-6)
+    assert one_step("SGD", 2.0, 0.5, steps=2) == pytest.approx(second, rel=1e-6)
+
+
+def test_adam_by_hand():
+    # The first step of Adam is the learning rate in the direction of the sign of the gradient.
+    assert one_step("ADAM", 2.0, 0.5) == pytest.approx(1.9, rel=1e-5)
+
+
+def test_o1_radam_decays_weights_by_the_rule_of_adam():
+    """The ancestor's RAdam decoupled the decay while its Adam did not."""
+    # The first five steps of RAdam are momentum steps, so the decay adds to the gradient like SGD's.
+    assert one_step("RADAM", 2.0, 0.5) == pytest.approx(2 - 0.1 * (0.5 + 0.01 * 2), rel=1e-6)
+
+
+def test_radam_by_its_paper():
+    """Algorithm 2 of arXiv 1908.03265, with the L2 term in the gradient."""
+    weight, m, v = 2.0, 0.0, 0.0
+    rho_inf = 2 / (1 - 0.999) - 1
+    for t in range(1, 9):
+        gradient = 0.5 + 0.01 * weight
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        m_hat = m / (1 - 0.9**t)
+        rho = rho_inf - 2 * t * 0.999**t / (1 - 0.999**t)
+        if rho > 5:  # the paper says 4; its authors' code and torch use 5
+            r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+            weight -= 0.1 * r * m_hat / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        else:
+            weight -= 0.1 * m_hat
+    assert one_step("RADAM", 2.0, 0.5, steps=8) == pytest.approx(weight, rel=1e-4)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="LION"):
+        make_optimizer("LION", nn.Linear(1, 1), 0.1, 0)

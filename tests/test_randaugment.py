@@ -1,0 +1,148 @@
+"""learning/randaugment.py against Pillow, and the ancestor's defects A1, A2 and A4."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from learning.randaugment import OPERATIONS, RANGES, TWO_WAYS, RandAugment, apply_operations
+
+GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+def smooth_images(count: int, size: int) -> torch.Tensor:
+    """Images with structure at all scales, some with few or one value: uint8 [count, 3, size, size]."""
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.float64)
+        pixels = pixels * rng.uniform(0.3, 1) + rng.normal(0, 3 * (number % 3), pixels.shape)
+        images.append(pixels.clip(0, 255).astype(np.uint8))
+    images[0][:] = 77
+    images[1][: size // 2], images[1][size // 2 :] = 10, 200
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def with_pillow(image: Image.Image, name: str, amount: float, place: tuple[float, float]) -> Image.Image:
+    width, height = image.size
+
+    def affine(*matrix: float) -> Image.Image:
+        return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+    match name:
+        case "AutoContrast":
+            return ImageOps.autocontrast(image)
+        case "Equalize":
+            return ImageOps.equalize(image)
+        case "Invert":
+            return ImageOps.invert(image)
+        case "Posterize":
+            return ImageOps.posterize(image, 8 - round(amount))
+        case "Solarize":
+            return ImageOps.solarize(image, 256 - amount)
+        case "SolarizeAdd":
+            return image.point([min(x + int(amount), 255) if x < 128 else x for x in range(256)] * 3)
+        case "Color" | "Contrast" | "Brightness" | "Sharpness":
+            return getattr(ImageEnhance, name)(image).enhance(1 + amount)
+        case "Rotate":
+            return image.rotate(amount, Image.Resampling.BILINEAR)
+        case "ShearX":
+            return affine(1, amount, 0, 0, 1, 0)
+        case "ShearY":
+            return affine(1, 0, 0, amount, 1, 0)
+        case "TranslateX":
+            return affine(1, 0, amount * width, 0, 1, 0)
+        case "TranslateY":
+            return affine(1, 0, 0, 0, 1, amount * height)
+        case "Cutout":
+            side = round(amount * width)
+            top, left = (round(part * width - side / 2) for part in place)
+            copy = image.copy()
+            if side:
+                box = (left, top, left + side - 1, top + side - 1)
+                ImageDraw.Draw(copy).rectangle(box, fill=(125, 123, 114))
+            return copy
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("size", [32, 75])
+@pytest.mark.parametrize("share", [-1.0, -0.5, 0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_is_pillows(name, share, size):
+    if share < 0 and name not in TWO_WAYS:
+        share = -share
+    amount = share * RANGES[name]
+    images = smooth_images(6, size)
+    places = np.random.default_rng(1).random((6, 2))
+    ours = apply_operations(images, np.array([name] * 6), np.array([amount] * 6), places)
+    assert ours.dtype == torch.uint8
+    assert ours.shape == images.shape
+    for ours_one, before, place in zip(ours, images, places, strict=True):
+        image = Image.fromarray(before.permute(1, 2, 0).numpy())
+        expected = np.asarray(with_pillow(image, name, amount, place), int)
+        difference = np.abs(ours_one.permute(1, 2, 0).numpy().astype(int) - expected)
+        if name in GEOMETRIC:
+            # Pillow works with 16 bits of a pixel: a border pixel can fall on the other side.
+            assert (difference > 2).mean() < 0.01
+        else:
+            assert difference.max() <= 1
+
+
+def test_images_of_a_batch_are_treated_apart():
+    images = smooth_images(len(OPERATIONS), 32)
+    amounts = np.array([0.5 * RANGES[name] for name in OPERATIONS])
+    places = np.full((len(OPERATIONS), 2), 0.5)
+    together = apply_operations(images, np.array(OPERATIONS), amounts, places)
+    for i, name in enumerate(OPERATIONS):
+        alone = apply_operations(images[i : i + 1], np.array([name]), amounts[i : i + 1], places[i : i + 1])
+        assert torch.equal(together[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if RANGES[name]])
+def test_a1_a2_strength_grows_with_m_for_every_operation(name):
+    """At M=15 the ancestor's Color, Contrast, Brightness and Sharpness did nothing (A1), and its
+    Posterize and Solarize grew weaker (A2)."""
+    images = smooth_images(6, 64)[2:]
+    images[3] = torch.arange(64).mul(4).expand(3, 64, 64)  # all levels, so that each threshold matters
+    for sign in (-1, 1) if name in TWO_WAYS else (1,):
+        changes = []
+        for m in (0, 7, 15, 22, 30):
+            amounts = np.full(4, sign * RANGES[name] * m / 30)
+            changed = apply_operations(images, np.array([name] * 4), amounts, np.full((4, 2), 0.5))
+            changes.append((changed.float() - images.float()).abs().mean().item())
+        assert changes[0] == 0
+        assert all(before < after for before, after in zip(changes, changes[1:], strict=False)), changes
+
+
+def test_a4_distances_scale_with_the_image():
+    for size in (40, 80):
+        image = torch.full((1, 3, size, size), 200, dtype=torch.uint8)
+        moved = apply_operations(image, np.array(["TranslateX"]), np.array([0.45]), np.zeros((1, 2)))
+        assert (moved[0, 0, 0] == 0).float().mean() == pytest.approx(0.45, abs=0.02)
+
+
+def test_every_operation_and_both_directions_occur(monkeypatch):
+    seen = {name: [] for name in OPERATIONS}
+
+    def note(images, operations, amounts, places):
+        for name, amount in zip(operations, amounts, strict=True):
+            seen[name].append(amount)
+        return images
+
+    monkeypatch.setattr("learning.randaugment.apply_operations", note)
+    images = torch.zeros(1600, 3, 2, 2, dtype=torch.uint8)
+    RandAugment(2, 15)(images, np.random.default_rng(0))
+    for name, amounts in seen.items():
+        assert len(amounts) == pytest.approx(200, abs=5 * np.sqrt(200))
+        half = RANGES[name] / 2
+        assert set(amounts) == ({-half, half} if name in TWO_WAYS else {half})
+
+
+def test_the_same_draws_give_the_same_images_and_the_input_stays():
+    images = smooth_images(8, 32)
+    before = images.clone()
+    first = RandAugment(3, 15)(images, np.random.default_rng(5))
+    assert torch.equal(first, RandAugment(3, 15)(images, np.random.default_rng(5)))
+    assert not torch.equal(first, RandAugment(3, 15)(images, np.random.default_rng(6)))
+    assert torch.equal(images, before)

@@ -1,0 +1,167 @@
+"""network/weights.py, and the ancestor's defects D1, N1, N5 and Z1."""
+
+import pickle
+import urllib.error
+
+import pytest
+import torch
+import torchvision
+
+from network import WeightsError, build_network, load_weights
+from network.weights import IMAGENET, load_torchvision_weights
+from utils.run.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def torchvision_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), path)
+    return path
+
+
+def test_n1_torchvision_files_load_and_the_head_of_another_size_stays_fresh(torchvision_file):
+    network = build_network("ResNet18", 3)
+    head = network.fc.weight.clone()
+    loaded = load_weights(network, torchvision_file)
+    state, file = network.state_dict(), torch.load(torchvision_file)
+    assert all(torch.equal(state[key], file[key]) for key in file if not key.startswith("fc."))
+    assert torch.equal(network.fc.weight, head)
+    assert loaded.fresh == ("fc.bias", "fc.weight")
+    assert loaded.normalisation == IMAGENET  # D1: inputs were not normalised
+    assert str(torchvision_file) in loaded.describe()
+    assert "fc.weight" in loaded.describe()
+
+
+def test_a_head_of_the_same_size_loads_too(torchvision_file):
+    network = build_network("ResNet18", 10)
+    assert load_weights(network, torchvision_file).fresh == ()
+    assert torch.equal(network.fc.weight, torch.load(torchvision_file)["fc.weight"])
+
+
+def test_n5_files_saved_on_a_gpu_load_without_one(torchvision_file, monkeypatch):
+    seen = {}
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: seen.update(options) or load(path, **options))
+    load_weights(build_network("ResNet18", 3), torchvision_file)
+    assert seen == {"map_location": "cpu", "weights_only": True}
+
+
+def test_checkpoints_of_this_project_bring_their_normalisation(tmp_path):
+    network = build_network("ResNet18", 3)
+    content = {"network": network.state_dict(), "normalisation": [[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]]}
+    save_checkpoint(tmp_path / "last.pt", content)
+    other = build_network("ResNet18", 3)
+    loaded = load_weights(other, tmp_path / "last.pt")
+    assert loaded.normalisation == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert torch.equal(other.conv1.weight, network.conv1.weight)
+
+
+def test_zero_gamma_wipes_the_branches_of_pretrained_weights(torchvision_file):  # Z1
+    network = build_network("ResNet18", 3, zero_gamma=True)
+    load_weights(network, torchvision_file)
+    file = torch.load(torchvision_file)
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        for block in stage:
+            assert (block.bn2.weight == 0).all()
+            assert (block.bn1.weight == 1).all()
+    assert torch.equal(network.conv1.weight, file["conv1.weight"])
+
+
+def test_evonorm_takes_the_convolutions_and_starts_its_norms_fresh(torchvision_file):
+    network = build_network("ResNet18", 10, norm="evonorm")
+    loaded = load_weights(network, torchvision_file)
+    assert torch.equal(network.conv1.weight, torch.load(torchvision_file)["conv1.weight"])
+    assert "bn1.v" in loaded.fresh
+    assert not any(key.startswith("fc.") for key in loaded.fresh)
+
+
+def test_evonorm_checkpoints_load_whole(tmp_path):
+    network = build_network("ResNet18", 3, norm="evonorm")
+    torch.nn.init.normal_(network.bn1.v)
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    other = build_network("ResNet18", 3, norm="evonorm")
+    assert load_weights(other, tmp_path / "a.pth").fresh == ()
+    assert torch.equal(other.bn1.v, network.bn1.v)
+
+
+class Touch:
+    """A pickle that would run code when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_no_file_runs_code(tmp_path):
+    for name, save in (("zip", torch.save), ("pickle", lambda content, path: path.write_bytes(pickle.dumps(content)))):
+        save({"conv1.weight": Touch(tmp_path / "touched")}, tmp_path / name)
+        with pytest.raises(WeightsError, match="without running code"):
+            load_weights(build_network("ResNet18", 3), tmp_path / name)
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda state: state.pop("bn1.bias"), "missing: bn1.bias"),
+        (lambda state: state.update(extra=torch.zeros(1)), "unexpected: extra"),
+        (lambda state: state.update({"bn1.bias": torch.zeros(3)}), "of another shape: bn1.bias"),
+        (lambda state: state.pop("fc.bias"), "missing: fc.bias"),
+        (lambda state: state.update({"conv1.weight": "text"}), "no state dict"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, torchvision_file, change, named):
+    state = torch.load(torchvision_file)
+    change(state)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=named):
+        load_weights(build_network("ResNet18", 3), tmp_path / "a.pth")
+
+
+def test_files_without_batch_counters_load(tmp_path, torchvision_file):
+    state = {k: v for k, v in torch.load(torchvision_file).items() if "num_batches" not in k}
+    torch.save(state, tmp_path / "a.pth")
+    assert load_weights(build_network("ResNet18", 10), tmp_path / "a.pth").fresh == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken"])
+def test_files_that_are_no_weights_are_refused(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"a\.pth"):
+        load_weights(build_network("ResNet18", 3), tmp_path / "a.pth")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(WeightsError, match=r"a\.pth: No such file"):
+        load_weights(build_network("ResNet18", 3), tmp_path / "a.pth")
+
+
+def test_without_network_the_message_says_what_where_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(WeightsError) as error:
+        load_torchvision_weights(build_network("ResNet50", 3), "ResNet50")
+    message = str(error.value)
+    assert "\n" not in message
+    assert "https://download.pytorch.org/models/resnet50-0676ba61.pth" in message
+    assert str(tmp_path / "checkpoints" / "resnet50-0676ba61.pth") in message
+    assert "--pretrained 0" in message
+
+
+def test_torchvisions_weights_come_through_its_loader(tmp_path, monkeypatch):
+    """The file is put where torchvision looks for it; the hash in its name is not that of these weights."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    file = torchvision.models.resnet18()
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(file.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    network = build_network("ResNet18", 3)
+    loaded = load_torchvision_weights(network, "ResNet18")
+    assert torch.equal(network.conv1.weight, file.conv1.weight)
+    assert loaded.normalisation == IMAGENET
+    assert loaded.fresh == ("fc.bias", "fc.weight")
