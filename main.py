@@ -242,6 +242,10 @@ def make_trainer(args: Namespace, parts: Parts) -> "Trainer":
     from learning.schedule import lr_factor
     from learning.trainer import Trainer
 
+    mixing = make_mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob)
+    smoothing = f", labels smoothed by {args.label_smooth:g}" if args.label_smooth else ""
+    mixed = ", of mixed images and labels (accuracy: of the dominant label)" if mixing else ""
+    print(f"loss     training: cross-entropy{smoothing}{mixed}; validation and test: plain cross-entropy")
     transforms = {"flip": flip}
     if args.randaugment:
         transforms["randaugment"] = RandAugment(args.rand_n, args.rand_m)
@@ -258,7 +262,7 @@ def make_trainer(args: Namespace, parts: Parts) -> "Trainer":
         ),
         augment=Augment(transforms),
         normalise=parts.normalise,
-        mixing=make_mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
+        mixing=mixing,
         criterion=partial(soft_cross_entropy, smoothing=args.label_smooth),
         num_classes=len(parts.dataset.classes),
         precision=parts.precision,

@@ -258,11 +258,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--cutmix_prob", type=fraction, default=0.0, metavar="P", help="share of batches that CutMix mixes"
     )
 
-    tricks.add_argument(
-        "--randaugment", action="store_true", help="random operations on each training image"
-    )
+    tricks.add_argument("--randaugment", action="store_true", help="random operations on each training image")
     tricks.add_argument("--rand_n", type=number(int, 1, 16), default=3, metavar="N", help="how many")
-    tricks.add_argument("--rand_m", type=number(int, 0, 30), default=15, metavar="M", help="how strong, 0 to 30")
+    tricks.add_argument(
+        "--rand_m", type=number(int, 0, 30), default=15, metavar="M", help="how strong, 0 to 30"
+    )
 
     speed = parser.add_argument_group("device")
     speed.add_argument(

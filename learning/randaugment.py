@@ -51,7 +51,7 @@ LEVELS = np.arange(256)
 TABLES: dict[str, Callable[[float], np.ndarray]] = {
     "Invert": lambda amount: 255 - LEVELS,
     "Posterize": lambda amount: LEVELS >> round(amount) << round(amount),
-    "Solarize": lambda amount: np.where(LEVELS < 256 - amount, LEVELS, 255 - LEVELS),
+    "Solarize": lambda amount: np.where(LEVELS + amount < 256, LEVELS, 255 - LEVELS),
     "SolarizeAdd": lambda amount: np.where(LEVELS < 128, np.minimum(LEVELS + int(amount), 255), LEVELS),
     "Brightness": lambda amount: np.clip(LEVELS * (1 + amount), 0, 255),
 }

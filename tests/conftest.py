@@ -1,8 +1,13 @@
 """What the tests share: small data sets on disk and runs of the program."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+# Tests run beside each other and start processes of their own: torch's threads would fight for the
+# cores. Set before torch is imported, and inherited by the processes.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

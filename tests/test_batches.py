@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_each_epoch_shows_each_image_once_in_equal_batches():
     assert len(steps) == 12
     assert {len(batch) for batch in steps} == {12, 13}
     for epoch in range(3):
-        assert sorted(sum(steps[4 * epoch : 4 * epoch + 4], [])) == INDICES.tolist()
+        assert sorted(chain(*steps[4 * epoch : 4 * epoch + 4])) == INDICES.tolist()
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -38,7 +39,9 @@ def test_the_order_goes_on_from_any_step(first):
     assert order(first=first) == order()[first:]
 
 
-@pytest.mark.parametrize(("images", "batch_size", "steps"), [(1, 64, 1), (64, 64, 1), (65, 64, 2), (960, 64, 15)])
+@pytest.mark.parametrize(
+    ("images", "batch_size", "steps"), [(1, 64, 1), (64, 64, 1), (65, 64, 2), (960, 64, 15)]
+)
 def test_steps_per_epoch(images, batch_size, steps):
     assert steps_per_epoch(images, batch_size) == steps
 
@@ -71,9 +74,7 @@ def make_loader(check=lambda: None, source=StoredImages):
 
 
 def test_images_arrive_with_their_labels():
-    for indices, (images, labels) in zip(
-        ([3, 9], [12]), make_loader()(lists([3, 9], [12])), strict=True
-    ):
+    for indices, (images, labels) in zip(([3, 9], [12]), make_loader()(lists([3, 9], [12])), strict=True):
         assert images[:, 0, 0, 0].tolist() == indices
         assert labels.tolist() == [index % 7 for index in indices]
 

@@ -12,7 +12,9 @@ from utils.run.files import replacing, write_json
 def test_the_new_content_takes_the_old_ones_place(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
-    write_json(path, {"größe": 2})
+    with path.open() as reader:
+        write_json(path, {"größe": 2})
+        assert reader.read() == '{\n  "old": 1\n}\n'  # the old file was replaced, not written over
     assert path.read_text(encoding="utf-8") == '{\n  "größe": 2\n}\n'
     assert list(tmp_path.iterdir()) == [path]
 

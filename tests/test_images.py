@@ -92,12 +92,13 @@ def test_another_size_is_another_cache(data, tmp_path):
 
 
 def test_a_changed_image_makes_a_new_cache_in_place_of_the_old(data, tmp_path, capsys):
+    path = data / "train/plain/a.bmp"  # of the same length whatever it shows
+    Image.new("RGB", (24, 24), (9, 9, 9)).save(path)
     build(data, tmp_path / "cache")
-    path = data / "train/plain/000.png"
     Image.new("RGB", (24, 24), (1, 2, 3)).save(path)
     os.utime(path, (0, 0))
     pixels = build(data, tmp_path / "cache")
-    index = find_dataset(data, seed=42).files.index("train/plain/000.png")
+    index = find_dataset(data, seed=42).files.index("train/plain/a.bmp")
     assert (pixels[index] == (1, 2, 3)).all()
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
     assert "removed the outdated" in capsys.readouterr().out

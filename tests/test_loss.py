@@ -19,7 +19,9 @@ def test_by_hand():
 
 def test_hard_labels_give_the_plain_cross_entropy():
     logits, labels = torch.randn(8, 5), torch.arange(8) % 5
-    torch.testing.assert_close(soft_cross_entropy(logits, torch.eye(5)[labels]), F.cross_entropy(logits, labels))
+    torch.testing.assert_close(
+        soft_cross_entropy(logits, torch.eye(5)[labels]), F.cross_entropy(logits, labels)
+    )
 
 
 def test_its_own_formula():

@@ -32,7 +32,10 @@ def test_n2_resnet_equals_torchvisions_for_the_same_weights(name):
 
 
 def test_initial_weights_have_torchvisions_distribution():
-    ours, theirs = build_network("ResNet18", 7).state_dict(), torchvision.models.resnet18(num_classes=7).state_dict()
+    ours, theirs = (
+        build_network("ResNet18", 7).state_dict(),
+        torchvision.models.resnet18(num_classes=7).state_dict(),
+    )
     for name, tensor in theirs.items():
         if tensor.numel() > 1000:
             assert ours[name].std() == pytest.approx(tensor.std().item(), rel=0.15), name

@@ -3,7 +3,6 @@
 import argparse
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -68,13 +67,16 @@ def test_every_flag_has_a_help_text_of_its_own():  # K11
     assert len(set(texts)) == len(texts)
 
 
-def test_help_is_quick_and_does_not_import_torch():
-    script = "import sys, main; sys.argv = ['main.py', '--help']\ntry: main.main()\nfinally: assert 'torch' not in sys.modules"
-    started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert time.perf_counter() - started < 1.5  # the goal is 0.3 s; a machine under load takes longer
-    assert done.returncode == 0, done.stderr
-    assert "--checkpoint_name" in done.stdout
+def test_help_and_bad_flags_are_answered_without_torch():
+    for flags, code in (("--help", 0), ("--epochs 0", 2), ("--checkpoint_name ../x", 2)):
+        script = (
+            "import sys, main\n"
+            f"try: code = main.main({flags.split()})\n"
+            "except SystemExit as stop: code = stop.code\n"
+            "sys.exit(code if 'torch' not in sys.modules else 99)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """learning/randaugment.py against Pillow, and the ancestor's defects A1, A2 and A4."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -112,7 +114,7 @@ def test_a1_a2_strength_grows_with_m_for_every_operation(name):
             changed = apply_operations(images, np.array([name] * 4), amounts, np.full((4, 2), 0.5))
             changes.append((changed.float() - images.float()).abs().mean().item())
         assert changes[0] == 0
-        assert all(before < after for before, after in zip(changes, changes[1:], strict=False)), changes
+        assert all(before < after for before, after in pairwise(changes)), changes
 
 
 def test_a4_distances_scale_with_the_image():

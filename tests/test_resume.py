@@ -44,13 +44,13 @@ def finish(program, straight, *flags):
 
 def wait_for(process, beginning):
     for line in process.stdout:
-        if line.startswith(beginning):
+        if line.strip().startswith(beginning):
             return
     raise AssertionError(process.stderr.read())
 
 
 # What the run prints before the kill, and how many seconds pass after that.
-KILLS = (("data", 0.0), ("network", 0.4), ("epoch 1/4", 0.0), ("epoch 2/4", 0.15), ("epoch 3/4", 0.3))
+KILLS = (("data", 0.0), ("network", 0.4), ("1/4", 0.0), ("2/4", 0.15), ("3/4", 0.3))
 
 
 @pytest.mark.parametrize("source", [CACHE, WORKERS], ids=["cache", "workers"])
@@ -75,7 +75,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(
 ):
     """The signal goes to the whole group, workers included, as Ctrl-C in a terminal does."""
     process = program.start("run", *FLAGS, *source, start_new_session=True)
-    wait_for(process, "epoch 1/4")
+    wait_for(process, "1/4")
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err

@@ -1,6 +1,7 @@
 """learning/schedule.py, and the ancestor's schedule defects S1 to S6."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -45,14 +46,16 @@ def test_s3_cosine_starts_after_the_warmup_and_ends_at_its_floor():
     assert values[-1] == pytest.approx(0, abs=1e-12)
     # Half-way between step 50 and step 1199 the cosine is at one half.
     assert (values[624] + values[625]) / 2 == pytest.approx(0.5, abs=1e-6)
-    assert all(after < before for before, after in zip(values[50:], values[51:], strict=False))
+    assert all(after < before for before, after in pairwise(values[50:]))
 
 
 @pytest.mark.parametrize("epochs", range(1, 10))
 @pytest.mark.parametrize("decay_type", DECAY_TYPES)
 @pytest.mark.parametrize("steps_per_epoch", [1, 7])
 def test_s4_few_epochs_work(epochs, decay_type, steps_per_epoch):
-    values = factors(decay_type, epochs, steps_per_epoch, epochs / 10, [epochs * x for x in (0.25, 0.5, 0.75)])
+    values = factors(
+        decay_type, epochs, steps_per_epoch, epochs / 10, [epochs * x for x in (0.25, 0.5, 0.75)]
+    )
     assert all(0 <= value <= 1 and math.isfinite(value) for value in values)
     assert values[0] > 0
 

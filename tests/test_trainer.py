@@ -34,7 +34,9 @@ def tiny_network() -> nn.Module:
     )
 
 
-def make_trainer(network=None, optimizer="SGD", mixing=(0.4, 1, 0.5), lr_factor=lambda step: 1 / (1 + step), **changes):
+def make_trainer(
+    network=None, optimizer="SGD", mixing=(0.4, 1, 0.5), lr_factor=lambda step: 1 / (1 + step), **changes
+):
     network = network or tiny_network()
     settings = {
         "lr_factor": lr_factor,
@@ -91,8 +93,10 @@ def test_a_step_is_a_function_of_state_batch_and_step():
     assert_same(first.state_dict(), second.state_dict())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("optimizer", ["SGD", "ADAM", "RADAM"])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [("SGD", "fp32"), ("ADAM", "fp32"), ("RADAM", "fp32"), ("ADAM", "bf16"), ("SGD", "fp16")],
+)
 def test_a_restored_trainer_goes_on_to_the_same_bits(optimizer, precision, tmp_path):
     straight = make_trainer(optimizer=optimizer, precision=precision)
     for step in range(8):
@@ -129,7 +133,9 @@ def test_c7_the_loss_is_the_mean_over_images():
     batches = [random_batch(6, seed=0), random_batch(3, seed=1)]
     losses = []
     for images, labels in batches:
-        losses.append(F.cross_entropy(trainer.network.train()(NORMALISE(images)), labels).item() * len(labels))
+        losses.append(
+            F.cross_entropy(trainer.network.train()(NORMALISE(images)), labels).item() * len(labels)
+        )
         trainer.train_step(images, labels)
     trainer.totals.collect()
     assert trainer.totals.images == 9

@@ -95,7 +95,10 @@ class Touch:
 
 
 def test_no_file_runs_code(tmp_path):
-    for name, save in (("zip", torch.save), ("pickle", lambda content, path: path.write_bytes(pickle.dumps(content)))):
+    for name, save in (
+        ("zip", torch.save),
+        ("pickle", lambda content, path: path.write_bytes(pickle.dumps(content))),
+    ):
         save({"conv1.weight": Touch(tmp_path / "touched")}, tmp_path / name)
         with pytest.raises(WeightsError, match="without running code"):
             load_weights(build_network("ResNet18", 3), tmp_path / name)

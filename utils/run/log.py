@@ -31,6 +31,7 @@ class RunLog:
     def __init__(self, folder: Path, epochs: int, first_step: int = 0):
         self.path = folder / "log.csv"
         self.epochs = epochs
+        self._header_printed = False
         self.board = SummaryWriter(str(folder), purge_step=first_step)
 
     def __enter__(self) -> "RunLog":
@@ -60,13 +61,25 @@ class RunLog:
         self.board.add_scalar("accuracy/validation", row["val_accuracy"], step)
         self.board.add_scalar("loss/validation", row["val_loss"], step)
         self.board.flush()
-        width = len(str(self.epochs))
+        if not self._header_printed:
+            print(
+                self._line(
+                    "epoch", "learning rate", "train loss, accuracy", "validation loss, accuracy", "time"
+                )
+            )
+            self._header_printed = True
         print(
-            f"epoch {row['epoch']:{width}}/{self.epochs}"
-            f" | learning rate {row['learning_rate']:.2e}"
-            f" | train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:5.2f} %"
-            f" | validation loss {row['val_loss']:.4f} accuracy {row['val_accuracy']:5.2f} %"
-            f" | {row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s"
-            + (" | best" if improved else ""),
+            self._line(
+                f"{row['epoch']}/{self.epochs}",
+                f"{row['learning_rate']:.3g}",
+                f"{row['train_loss']:.4f}, {row['train_accuracy']:5.2f} %",
+                f"{row['val_loss']:.4f}, {row['val_accuracy']:5.2f} %",
+                f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s" + ", best" * improved,
+            ),
             flush=True,
         )
+
+    @staticmethod
+    def _line(*cells: str) -> str:
+        widths = (9, 13, 20, 25, 0)
+        return " | ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
