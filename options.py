@@ -1,6 +1,7 @@
 """Every flag: its default, its help, its range, and the checks across flags."""
 
 import argparse
+import difflib
 import math
 import re
 from collections.abc import Callable
@@ -84,6 +85,14 @@ def device_name(text: str) -> str:
     return text
 
 
+def network_name(text: str) -> str:
+    """The type of --model."""
+    if text not in NETWORKS:
+        near = difflib.get_close_matches(text, NETWORKS, n=4, cutoff=0)
+        raise argparse.ArgumentTypeError(f"there is no network {text!r}; like it are {', '.join(near)}")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The flags, in groups."""
     parser = Parser(
@@ -164,10 +173,11 @@ def build_parser() -> argparse.ArgumentParser:
     network = parser.add_argument_group("network")
     network.add_argument(
         "--model",
-        choices=tuple(NETWORKS),
+        type=network_name,
         default="ResNet50",
         metavar="NAME",
-        help=f"one of {', '.join(NETWORKS)}",
+        help="ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; RegNetX-200MF to RegNetY-32GF; "
+        "EfficientNet-B0 to -B7 and -Lite0 to -Lite4; RegNet means RegNetY-1.6GF and EfficientNet its B2",
     )
     network.add_argument("--norm", choices=NORMS, default="batchnorm", help="the normalisation layers")
     network.add_argument(

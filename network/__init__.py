@@ -1,6 +1,7 @@
 """The networks, by name, and their pretrained weights.
 
-Nothing here imports torch until a network is built, so that `--help` can list the names at once.
+Nothing here imports torch until a network is built, so that flags are checked and `--help` is answered
+at once.
 """
 
 from __future__ import annotations
@@ -14,11 +15,26 @@ if TYPE_CHECKING:
 
     from network.weights import LoadedWeights
 
-# The module that holds each family's table of members.
-NETWORKS: dict[str, str] = dict.fromkeys(
-    ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152"), "resnet"
-)
-NORMS = ("batchnorm", "evonorm")
+MEGAFLOPS = [f"{size}MF" for size in (200, 400, 600, 800)]
+GIGAFLOPS = [f"{size}GF" for size in ("1.6", "3.2", "4.0", "6.4", "8.0", "12", "16", "32")]
+MEMBERS = {
+    "resnet": [
+        f"ResNet{depth}{tweak}" for depth in (18, 34, 50, 101, 152) for tweak in ("", "-B", "-C", "-D")
+    ],
+    "regnet": [f"RegNet{kind}-{size}" for kind in "XY" for size in MEGAFLOPS + GIGAFLOPS],
+    "efficientnet": [
+        *(f"EfficientNet-B{size}" for size in range(8)),
+        *(f"EfficientNet-Lite{size}" for size in range(5)),
+    ],
+}
+# Every name that --model takes: the module of its family, and the member it means.
+NETWORKS: dict[str, tuple[str, str]] = {
+    name: (family, name) for family, names in MEMBERS.items() for name in names
+} | {
+    "RegNet": ("regnet", "RegNetY-1.6GF"),
+    "EfficientNet": ("efficientnet", "EfficientNet-B2"),
+}
+NORMS = ("batchnorm", "evonorm", "evonorm_b0")
 
 
 class WeightsError(Exception):
@@ -32,14 +48,14 @@ def build_network(
 ) -> nn.Module:
     """Build a network that maps images [N, 3, H, W] to logits [N, num_classes].
 
-    `norm` is one of `NORMS`. `zero_gamma` starts the last norm of each residual branch at 0 (He et al.
-    2019, section 3.1), so that the network starts as its shortcuts alone. Raises `KeyError` for an
-    unknown name or norm.
+    `name` is one of `NETWORKS`, `norm` one of `NORMS`. `zero_gamma` starts the last norm of each
+    residual branch at 0 (He et al. 2019, section 3.1), so that the network starts as its shortcuts
+    alone. Raises `KeyError` for an unknown name or norm.
     """
     from network.norm import NORM_LAYERS, zero_residual_gammas
 
-    family = importlib.import_module(f"network.{NETWORKS[name]}")
-    network = family.build(name, num_classes, NORM_LAYERS[norm])
+    family, member = NETWORKS[name]
+    network = importlib.import_module(f"network.{family}").build(member, num_classes, NORM_LAYERS[norm])
     network.zero_gamma = zero_gamma
     if zero_gamma:
         zero_residual_gammas(network)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from network.evonorm import EvoNormS0
+from network.evonorm import EvoNormB0, EvoNormS0
 
 
 class BatchNormAct(nn.BatchNorm2d):
@@ -18,17 +18,23 @@ class BatchNormAct(nn.BatchNorm2d):
     Parameters and buffers are those of `nn.BatchNorm2d`, under the same names.
     """
 
-    def __init__(self, channels: int, activation: nn.Module | None = None):
-        super().__init__(channels)
+    def __init__(
+        self, channels: int, activation: nn.Module | None = None, eps: float = 1e-5, momentum: float = 0.1
+    ):
+        super().__init__(channels, eps, momentum)
         self.activation = activation or nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.activation(super().forward(images))
 
 
-# Both take (channels, activation); without an activation the layer ends a residual branch.
+# All take (channels, activation, eps, momentum); without an activation the layer ends a branch.
 NormLayer = Callable[..., nn.Module]
-NORM_LAYERS: dict[str, NormLayer] = {"batchnorm": BatchNormAct, "evonorm": EvoNormS0}
+NORM_LAYERS: dict[str, NormLayer] = {
+    "batchnorm": BatchNormAct,
+    "evonorm": EvoNormS0,
+    "evonorm_b0": EvoNormB0,
+}
 
 
 def zero_residual_gammas(network: nn.Module) -> int:
@@ -36,7 +42,8 @@ def zero_residual_gammas(network: nn.Module) -> int:
 
     A residual block names that norm as its attribute `last_norm`.
     """
-    norms = [block.last_norm for block in network.modules() if hasattr(block, "last_norm")]
+    blocks = network.modules()
+    norms = [block.last_norm for block in blocks if getattr(block, "last_norm", None) is not None]
     for norm in norms:
         nn.init.zeros_(norm.weight)
     return len(norms)

@@ -1,53 +1,71 @@
-"""ResNet (He et al. 2015, arXiv 1512.03385), as torchvision builds and names it.
+"""ResNet (He et al. 2015, arXiv 1512.03385) and the tweaks of the Bag of Tricks (arXiv 1812.01187, 4.2).
 
-`ResNet50` has its stride in the 3x3 convolution of a bottleneck, which the Bag of Tricks paper calls
-ResNet-B. The state dict has torchvision's names: files of either load in the other.
+- `ResNet50` is torchvision's, with the stride of a bottleneck in its 3x3 convolution: ResNet-B of the
+  paper, so `ResNet50-B` is another name for it. Blocks of two convolutions (depths 18 and 34) have their
+  stride there anyway.
+- `-C` replaces the stem's 7x7 convolution by three 3x3 ones.
+- `-D` does that too, and pools before the 1x1 convolution of a strided shortcut, which otherwise ignores
+  three quarters of its input.
+
+The state dict has torchvision's names, and timm's (resnet50c, resnet50d) for the parts of C and D.
 """
+
+from collections import OrderedDict
 
 import torch
 from torch import nn
 
+from network.layers import StochasticDepth
 from network.norm import NormLayer
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size at stride 1."""
+    """A convolution without bias that divides the size by `stride`."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
+def shortcut(inputs: int, outputs: int, stride: int, norm: NormLayer, pooled: bool) -> nn.Module:
+    """The input itself or, where the shape changes, a projection of it, `pooled` in ResNet-D."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    if not pooled:
+        return nn.Sequential(conv(inputs, outputs, 1, stride), norm(outputs))
+    pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False) if stride == 2 else nn.Identity()
+    return nn.Sequential(pool, conv(inputs, outputs, 1), norm(outputs))
+
+
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions: [N, C_in, H, W] -> [N, width, H / stride, W / stride]."""
+    """Two 3x3 convolutions: [N, C, H, W] -> [N, width, H / stride, W / stride]."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: NormLayer):
+    def __init__(self, inputs: int, width: int, stride: int, norm: NormLayer, pooled: bool):
         super().__init__()
         self.conv1 = conv(inputs, width, 3, stride)
         self.bn1 = norm(width, nn.ReLU(inplace=True))
         self.conv2 = conv(width, width, 3)
         self.bn2 = norm(width)
-        self.downsample = projection(inputs, width, stride, norm)
+        self.downsample = shortcut(inputs, width, stride, norm, pooled)
+        self.sum = StochasticDepth(0.0)
         self.relu = nn.ReLU(inplace=True)
 
     @property
     def last_norm(self) -> nn.Module:
+        """The norm that --zero_gamma starts at 0."""
         return self.bn2
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         branch = self.bn1(self.conv1(images))
         branch = self.bn2(self.conv2(branch))
-        return self.relu(branch + self.downsample(images))
+        return self.relu(self.sum(branch, self.downsample(images)))
 
 
 class Bottleneck(nn.Module):
-    """1x1 to `width` channels, 3x3, 1x1 to four times as many.
-
-    [N, C_in, H, W] -> [N, 4 * width, H / stride, W / stride].
-    """
+    """1x1, 3x3 and 1x1 convolutions: [N, C, H, W] -> [N, 4 * width, H / stride, W / stride]."""
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: NormLayer):
+    def __init__(self, inputs: int, width: int, stride: int, norm: NormLayer, pooled: bool):
         super().__init__()
         outputs = width * self.expansion
         self.conv1 = conv(inputs, width, 1)
@@ -56,28 +74,23 @@ class Bottleneck(nn.Module):
         self.bn2 = norm(width, nn.ReLU(inplace=True))
         self.conv3 = conv(width, outputs, 1)
         self.bn3 = norm(outputs)
-        self.downsample = projection(inputs, outputs, stride, norm)
+        self.downsample = shortcut(inputs, outputs, stride, norm, pooled)
+        self.sum = StochasticDepth(0.0)
         self.relu = nn.ReLU(inplace=True)
 
     @property
     def last_norm(self) -> nn.Module:
+        """The norm that --zero_gamma starts at 0."""
         return self.bn3
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         branch = self.bn1(self.conv1(images))
         branch = self.bn2(self.conv2(branch))
         branch = self.bn3(self.conv3(branch))
-        return self.relu(branch + self.downsample(images))
+        return self.relu(self.sum(branch, self.downsample(images)))
 
 
-def projection(inputs: int, outputs: int, stride: int, norm: NormLayer) -> nn.Module:
-    """The shortcut: a strided 1x1 convolution where the shape changes, else the input itself."""
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    return nn.Sequential(conv(inputs, outputs, 1, stride), norm(outputs))
-
-
-# Name -> the block and how many of them each of the four stages has (table 1 of the paper).
+# The block, and how many of them each of the four stages has (table 1 of the paper).
 MEMBERS = {
     "ResNet18": (BasicBlock, (2, 2, 2, 2)),
     "ResNet34": (BasicBlock, (3, 4, 6, 3)),
@@ -92,26 +105,30 @@ class ResNet(nn.Module):
 
     head = "fc"
 
-    def __init__(
-        self,
-        block: type[BasicBlock] | type[Bottleneck],
-        depths: tuple[int, ...],
-        num_classes: int,
-        norm: NormLayer,
-    ):
+    def __init__(self, member: str, tweak: str, num_classes: int, norm: NormLayer):
         super().__init__()
-        self.conv1 = conv(3, 64, 7, stride=2)
+        block, depths = MEMBERS[member]
+        if tweak in ("C", "D"):
+            layers = (
+                ("0", conv(3, 32, 3, stride=2)),
+                ("1", norm(32, nn.ReLU(inplace=True))),
+                ("3", conv(32, 32, 3)),  # timm counts the activations too
+                ("4", norm(32, nn.ReLU(inplace=True))),
+                ("6", conv(32, 64, 3)),
+            )
+            self.conv1 = nn.Sequential(OrderedDict(layers))
+        else:
+            self.conv1 = conv(3, 64, 7, stride=2)
         self.bn1 = norm(64, nn.ReLU(inplace=True))
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         inputs = 64
         for stage, depth in enumerate(depths):
-            width = 64 * 2**stage
-            blocks = []
+            width, blocks = 64 * 2**stage, nn.Sequential()
             for position in range(depth):
                 stride = 2 if stage > 0 and position == 0 else 1
-                blocks.append(block(inputs, width, stride, norm))
+                blocks.append(block(inputs, width, stride, norm, pooled=tweak == "D"))
                 inputs = width * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.add_module(f"layer{stage + 1}", blocks)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, num_classes)
 
@@ -126,6 +143,6 @@ class ResNet(nn.Module):
 
 
 def build(name: str, num_classes: int, norm: NormLayer) -> ResNet:
-    """Build a member of the family; raises `KeyError` for a name not in `MEMBERS`."""
-    block, depths = MEMBERS[name]
-    return ResNet(block, depths, num_classes, norm)
+    """Build a member of the family, such as ResNet50 or ResNet50-D."""
+    member, _, tweak = name.partition("-")
+    return ResNet(member, tweak, num_classes, norm)

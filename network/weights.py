@@ -1,7 +1,12 @@
-"""Pretrained weights: where they come from, what they expect of their input, and loading them."""
+"""Pretrained weights: where they come from, what input they expect, and loading them.
 
+The state dicts here have torchvision's names, and timm's for ResNet-C and -D, so files of both load as
+they are. The names of pycls and of EfficientNet-Lite files are translated.
+"""
+
+import re
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from network import WeightsError
-from network.evonorm import EvoNormS0
+from network import NETWORKS, WeightsError
+from network.evonorm import EvoNorm
 from network.norm import zero_residual_gammas
+
+State = dict[str, torch.Tensor]
 
 
 class Normalisation(NamedTuple):
@@ -21,10 +28,11 @@ class Normalisation(NamedTuple):
     std: tuple[float, float, float]
 
 
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+LITE = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)  # (x - 127) / 128 of levels 0 to 255
+
 # BatchNorm's count of batches, which older files lack; nothing here depends on it.
 COUNTER = ".num_batches_tracked"
-
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -35,21 +43,22 @@ class LoadedWeights:
     normalisation: Normalisation
     loaded: int
     fresh: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def describe(self) -> str:
         """One line for the person who started the run."""
         text = f"{self.loaded} tensors from {self.source}"
-        if self.fresh:
-            text += f"; left fresh: {_few(self.fresh)}"
-        return text
+        return f"{text}; left fresh: {_few(self.fresh)}" if self.fresh else text
 
 
 def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
     """Load a weights file into `network`; nothing in the file is ever executed.
 
-    Recognised are torchvision's state dicts and this project's checkpoints, which carry their own
-    normalisation. A head for another number of classes is left as it is; every other difference
-    raises `WeightsError` naming the keys.
+    Recognised are state dicts with the names of torchvision or timm, pycls files (`model_state`, trained
+    on BGR images: the stem is flipped, so that the network sees RGB), EfficientNet-Lite files
+    (`_conv_stem`, `_blocks.N`) and this project's checkpoints. What cannot fit is left as it is: a head
+    for another number of classes, and the norms of an EvoNorm network if the file has others. Every
+    other difference raises `WeightsError` naming the keys.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -59,9 +68,15 @@ def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
         raise WeightsError(
             f"weights file {path} is damaged, or is no dictionary of tensors that loads without running code"
         ) from error
-    if isinstance(content, dict) and {"network", "normalisation"} <= content.keys():
+    if not isinstance(content, dict):
+        raise WeightsError(f"weights file {path} holds no dictionary of tensors by name")
+    if {"network", "normalisation"} <= content.keys():
         normalisation = Normalisation(*(tuple(part) for part in content["normalisation"]))
         return _fill(network, content["network"], f"the checkpoint {path}", normalisation)
+    if "model_state" in content:
+        return _fill(network, from_pycls(content["model_state"], network), f"pycls's {path}", IMAGENET)
+    if "_conv_stem.weight" in content:
+        return _fill(network, from_lite(content, network), f"EfficientNet-Lite's {path}", LITE)
     return _fill(network, content, str(path), IMAGENET)
 
 
@@ -69,7 +84,13 @@ def load_torchvision_weights(network: nn.Module, name: str) -> LoadedWeights:
     """Load torchvision's ImageNet weights (IMAGENET1K_V1), fetched by torchvision on first use."""
     import torchvision  # slow to import, so only where it is needed
 
-    weights = torchvision.models.get_model_weights(name.lower())["IMAGENET1K_V1"]
+    try:
+        weights = torchvision.models.get_model_weights(torchvision_name(name))["IMAGENET1K_V1"]
+    except ValueError:
+        raise WeightsError(
+            f"torchvision has no weights of {name}; name a file with --pretrained_path, "
+            "or train from scratch with --pretrained 0"
+        ) from None
     place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
@@ -84,26 +105,164 @@ def load_torchvision_weights(network: nn.Module, name: str) -> LoadedWeights:
     return _fill(network, state, f"torchvision's {weights}", normalisation)
 
 
-def _fill(network: nn.Module, state: object, source: str, normalisation: Normalisation) -> LoadedWeights:
-    """Copy `state` into `network`, strictly but for what cannot fit.
+def torchvision_name(name: str) -> str:
+    """What torchvision calls a member: RegNetY-8.0GF is regnet_y_8gf."""
+    family, member = NETWORKS[name]
+    if family == "resnet":
+        return member.lower().removesuffix("-b")
+    separated = member.replace("RegNet", "RegNet_").lower().replace("-", "_")
+    return separated.replace(".0gf", "gf").replace(".", "_")
 
-    That is a head for another number of classes, and the norms of a network with EvoNorm if the file
-    is of one without.
+
+class Names(NamedTuple):
+    """How another project's names of modules become ours.
+
+    `block` matches the beginning of a name within a block, `ours` gives what takes its place, and `parts`
+    the rest. `outside` has the names outside of blocks. Where a block has no `expansion`, its parts are one
+    place further to the front.
     """
+
+    block: str
+    ours: Callable[[re.Match], str]
+    parts: dict[str, str]
+    outside: dict[str, str]
+    expansion: str | None = None
+
+
+PYCLS_NAMES = {
+    "ResNet": Names(
+        r"s(\d)\.b(\d+)\.",
+        lambda match: f"layer{match[1]}.{int(match[2]) - 1}.",
+        {
+            "proj": "downsample.0",
+            "bn": "downsample.1",
+            "f.a": "conv1",
+            "f.a_bn": "bn1",
+            "f.b": "conv2",
+            "f.b_bn": "bn2",
+            "f.c": "conv3",
+            "f.c_bn": "bn3",
+        },
+        {"stem.conv": "conv1", "stem.bn": "bn1", "head.fc": "fc"},
+    ),
+    "RegNet": Names(
+        r"s(\d)\.b(\d+)\.",
+        lambda match: f"trunk_output.block{match[1]}.block{match[1]}-{int(match[2]) - 1}.",
+        {
+            "proj": "proj.0",
+            "bn": "proj.1",
+            "f.a": "f.a.0",
+            "f.a_bn": "f.a.1",
+            "f.b": "f.b.0",
+            "f.b_bn": "f.b.1",
+            "f.se.f_ex.0": "f.se.fc1",
+            "f.se.f_ex.2": "f.se.fc2",
+            "f.c": "f.c.0",
+            "f.c_bn": "f.c.1",
+        },
+        {"stem.conv": "stem.0", "stem.bn": "stem.1", "head.fc": "fc"},
+    ),
+    "EfficientNet": Names(
+        r"s(\d)\.b(\d+)\.",
+        lambda match: f"features.{match[1]}.{int(match[2]) - 1}.block.",
+        {
+            "exp": "0.0",
+            "exp_bn": "0.1",
+            "dwise": "1.0",
+            "dwise_bn": "1.1",
+            "se.f_ex.0": "2.fc1",
+            "se.f_ex.2": "2.fc2",
+            "lin_proj": "3.0",
+            "lin_proj_bn": "3.1",
+        },
+        {
+            "stem.conv": "features.0.0",
+            "stem.bn": "features.0.1",
+            "head.conv": "features.8.0",
+            "head.conv_bn": "features.8.1",
+            "head.fc": "classifier.1",
+        },
+        expansion="exp",
+    ),
+}
+
+
+def from_pycls(state: State, network: nn.Module) -> State:
+    """The state under our names, for RGB images: the channels of the stem's weights are turned round."""
+    state = _translate(state, PYCLS_NAMES[type(network).__name__])
+    stem = next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    if f"{stem}.weight" in state:
+        state[f"{stem}.weight"] = state[f"{stem}.weight"].flip(1)
+    return state
+
+
+def from_lite(state: State, network: nn.Module) -> State:
+    """The state under our names; the file counts blocks through all stages."""
+    blocks = [name for name, module in network.named_modules() if hasattr(module, "last_norm")]
+    return _translate(
+        state,
+        Names(
+            r"_blocks\.(\d+)\.",
+            lambda match: f"{blocks[int(match[1])]}.block." if int(match[1]) < len(blocks) else match[0],
+            {
+                "_expand_conv": "0.0",
+                "_bn0": "0.1",
+                "_depthwise_conv": "1.0",
+                "_bn1": "1.1",
+                "_project_conv": "2.0",
+                "_bn2": "2.1",
+            },
+            {
+                "_conv_stem": "features.0.0",
+                "_bn0": "features.0.1",
+                "_conv_head": "features.8.0",
+                "_bn1": "features.8.1",
+                "_fc": "classifier.1",
+            },
+            expansion="_expand_conv",
+        ),
+    )
+
+
+def _translate(state: State, names: Names) -> State:
+    """The state under our names; a name that is not known stays, and will be called unexpected."""
+    ours = {}
+    for key, tensor in state.items():
+        module, _, parameter = key.rpartition(".")
+        block = re.match(names.block, module)
+        if block is None:
+            module = names.outside.get(module, module)
+        elif module[block.end() :] in names.parts:
+            part = names.parts[module[block.end() :]]
+            if names.expansion and f"{block[0]}{names.expansion}.weight" not in state:
+                part = f"{int(part[0]) - 1}{part[1:]}"
+            module = names.ours(block) + part
+        ours[f"{module}.{parameter}"] = tensor
+    return ours
+
+
+def _fill(network: nn.Module, state: object, source: str, normalisation: Normalisation) -> LoadedWeights:
+    """Copy `state` into `network`, strictly but for a head of another size and for other norms."""
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{source} holds no state dict: expected tensors by name")
-    own = network.state_dict()
-    norms = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, EvoNormS0))
-    if norms and not any(key.startswith(norms) and key.endswith(".v") for key in state):
-        fresh = {key for key in own if key.startswith(norms)}
-        state = {key: value for key, value in state.items() if not key.startswith(norms)}
-    else:
+    own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
+    state = {key: value for key, value in state.items() if not key.endswith(COUNTER)}
+    warnings = []
+
+    norms = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, EvoNorm))
+    fresh = {key for key in own if norms and key.startswith(norms)}
+    if fresh <= state.keys():  # none, or those of a network with the same norms
         fresh = set()
+    else:
+        state = {key: value for key, value in state.items() if not key.startswith(norms)}
+        warnings.append(
+            f"the {len(norms)} norms start fresh, since EvoNorm cannot use the pretrained ones: the network "
+            "starts near chance, and the convolutions have to fit themselves to them again"
+        )
     head = {key for key in own if key.startswith(f"{network.head}.")}
     fresh |= {key for key in head & state.keys() if own[key].shape != state[key].shape}
 
-    expected = {key for key in own.keys() - fresh if not key.endswith(COUNTER)}
-    found = {key for key in state.keys() - fresh if not key.endswith(COUNTER)}
+    expected, found = own.keys() - fresh, state.keys() - fresh
     problems = {
         "missing": expected - found,
         "unexpected": found - expected,
@@ -113,9 +272,17 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
         text = "; ".join(f"{kind}: {_few(sorted(keys))}" for kind, keys in problems.items() if keys)
         raise WeightsError(f"{source} does not fit {type(network).__name__} ({text}); is --model right?")
     network.load_state_dict({key: state[key] for key in expected}, strict=False)
+    if head <= fresh:
+        # All classes alike at first: the gradients of random weights would only disturb the features.
+        nn.init.zeros_(network.get_submodule(network.head).weight)
+        nn.init.zeros_(network.get_submodule(network.head).bias)
     if network.zero_gamma:
-        zero_residual_gammas(network)
-    return LoadedWeights(source, normalisation, len(expected), tuple(sorted(fresh)))
+        count = zero_residual_gammas(network)
+        warnings.append(
+            f"zero gamma wipes the last norm of all {count} residual branches: the network starts as its "
+            "shortcuts alone, and what the branches had learnt comes back only by training"
+        )
+    return LoadedWeights(source, normalisation, len(expected), tuple(sorted(fresh)), tuple(warnings))
 
 
 def _few(keys: Sequence[str], most: int = 6) -> str:

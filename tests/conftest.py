@@ -51,7 +51,7 @@ def shapes(tmp_path_factory) -> Path:
 
 # A run that takes a second or two: 48 training images in 3 steps an epoch.
 SMALL = (
-    *("--model", "ResNet18", "--pretrained", "0", "--image_size", "32"),
+    *("--model", "RegNetX-200MF", "--pretrained", "0", "--image_size", "32"),
     *("--epochs", "2", "--batch_size", "16", "--learning_rate", "0.01", "--log_interval", "2"),
 )
 

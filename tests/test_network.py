@@ -1,12 +1,18 @@
-"""network/: ResNet against torchvision, norms, zero gamma, and the ancestor's defects E, Z and N."""
+"""network/ against torchvision and published figures, and the ancestor's defects E, Z and N."""
 
+import importlib
+import math
+
+import efficientnet_lite_pytorch
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from network import NETWORKS, build_network
-from network.evonorm import EvoNormS0
+from network import NETWORKS, NORMS, build_network
+from network.evonorm import EvoNormB0, EvoNormS0
+from network.layers import SameConv2d, SqueezeExcitation, StochasticDepth
+from network.weights import from_lite, torchvision_name
 
 
 def randomise(network: nn.Module) -> nn.Module:
@@ -20,27 +26,172 @@ def randomise(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("ResNet")])
-def test_n2_resnet_equals_torchvisions_for_the_same_weights(name):
-    theirs = randomise(getattr(torchvision.models, name.lower())(num_classes=7))
+def in_torchvision(name: str) -> bool:
+    return torchvision_name(name) in torchvision.models.list_models()
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if in_torchvision(name)])
+def test_n2_a_network_equals_torchvisions_for_the_same_weights(name):
+    theirs = randomise(torchvision.models.get_model(torchvision_name(name), num_classes=7))
     ours = build_network(name, 7).eval()
-    ours.load_state_dict(theirs.state_dict())  # strict: the same names and shapes
-    images = torch.randn(2, 3, 64, 64)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected, logits = theirs(images), ours(images)
+    assert expected.abs().max() > 1e-3
     assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_initial_weights_have_torchvisions_distribution():
-    ours, theirs = (
-        build_network("ResNet18", 7).state_dict(),
-        torchvision.models.resnet18(num_classes=7).state_dict(),
-    )
-    for name, tensor in theirs.items():
-        if tensor.numel() > 1000:
-            assert ours[name].std() == pytest.approx(tensor.std().item(), rel=0.15), name
-        elif name.endswith(("bn1.weight", "bn2.bias")):
-            assert torch.equal(ours[name], tensor)
+def test_every_member_of_torchvisions_three_families_is_here():
+    families = ("resnet", "regnet", "efficientnet_b")
+    theirs = {name for name in torchvision.models.list_models() if name.startswith(families)}
+    assert theirs - {torchvision_name(name) for name in NETWORKS} == {"regnet_y_128gf"}
+
+
+@pytest.mark.parametrize("name", ["ResNet18", "RegNetY-400MF", "EfficientNet-B0"])
+def test_initial_weights_have_torchvisions_distribution(name):
+    ours = build_network(name, 7).state_dict()
+    theirs = torchvision.models.get_model(torchvision_name(name), num_classes=7).state_dict()
+    if name == "EfficientNet-B0":  # for few classes its last layer starts smaller, see efficientnet.py
+        assert ours["classifier.1.weight"].abs().max() <= 1 / math.sqrt(1280)
+        del theirs["classifier.1.weight"], theirs["classifier.1.bias"]
+    for key, tensor in theirs.items():
+        if tensor.numel() > 500:
+            assert ours[key].std() == pytest.approx(tensor.std().item(), rel=0.2, abs=1e-8), key
+        elif not tensor.is_floating_point() or tensor.std() == 0:
+            assert torch.equal(ours[key], tensor), key
+
+
+# Parameters (M) and multiply-adds (G) of convolutions and linear layers for 1000 classes, as published.
+PUBLISHED = {
+    # torchvision's documentation, at 224 pixels.
+    "ResNet18": (11.690, 1.814, 224),
+    "ResNet34": (21.798, 3.664, 224),
+    "ResNet50": (25.557, 4.089, 224),
+    "ResNet101": (44.549, 7.801, 224),
+    "ResNet152": (60.193, 11.514, 224),
+    # timm's tables (its multiply-adds are of resnet18d, 34d, 50c, 50d, 101d, 152d).
+    "ResNet18-D": (11.71, 2.06, 224),
+    "ResNet34-D": (21.82, 3.91, 224),
+    "ResNet50-C": (25.58, 4.35, 224),
+    "ResNet50-D": (25.58, 4.35, 224),
+    "ResNet101-D": (44.57, 8.08, 224),
+    "ResNet152-D": (60.21, 11.8, 224),
+    # The pycls model zoo, at 224 pixels; for three members torchvision's documentation (see regnet.py).
+    "RegNetX-200MF": (2.7, 0.2, 224),
+    "RegNetX-400MF": (5.496, 0.414, 224),
+    "RegNetX-600MF": (6.2, 0.6, 224),
+    "RegNetX-800MF": (7.3, 0.8, 224),
+    "RegNetX-1.6GF": (9.2, 1.6, 224),
+    "RegNetX-3.2GF": (15.3, 3.2, 224),
+    "RegNetX-4.0GF": (22.1, 4.0, 224),
+    "RegNetX-6.4GF": (26.2, 6.5, 224),
+    "RegNetX-8.0GF": (39.6, 8.0, 224),
+    "RegNetX-12GF": (46.1, 12.1, 224),
+    "RegNetX-16GF": (54.3, 15.9, 224),
+    "RegNetX-32GF": (107.8, 31.7, 224),
+    "RegNetY-200MF": (3.2, 0.2, 224),
+    "RegNetY-400MF": (4.3, 0.4, 224),
+    "RegNetY-600MF": (6.1, 0.6, 224),
+    "RegNetY-800MF": (6.433, 0.834, 224),
+    "RegNetY-1.6GF": (11.2, 1.6, 224),
+    "RegNetY-3.2GF": (19.4, 3.2, 224),
+    "RegNetY-4.0GF": (20.6, 4.0, 224),
+    "RegNetY-6.4GF": (30.6, 6.4, 224),
+    "RegNetY-8.0GF": (39.381, 8.473, 224),
+    "RegNetY-12GF": (51.8, 12.1, 224),
+    "RegNetY-16GF": (83.6, 15.9, 224),
+    "RegNetY-32GF": (145.0, 32.3, 224),
+    # torchvision's documentation, at the size of its weights (288 for B2, where the paper has 260).
+    "EfficientNet-B0": (5.289, 0.386, 224),
+    "EfficientNet-B1": (7.794, 0.687, 240),
+    "EfficientNet-B2": (9.110, 1.088, 288),
+    "EfficientNet-B3": (12.233, 1.827, 300),
+    "EfficientNet-B4": (19.342, 4.394, 380),
+    "EfficientNet-B5": (30.390, 10.266, 456),
+    "EfficientNet-B6": (43.041, 19.068, 528),
+    "EfficientNet-B7": (66.348, 37.746, 600),
+    # The authors' README, whose multiply-adds count norms and activations too.
+    "EfficientNet-Lite0": (4.7, 0.407, 224),
+    "EfficientNet-Lite1": (5.4, 0.631, 240),
+    "EfficientNet-Lite2": (6.1, 0.899, 260),
+    "EfficientNet-Lite3": (8.2, 1.44, 280),
+    "EfficientNet-Lite4": (13.0, 2.64, 300),
+}
+SAME_COST = {"ResNet18-C": "ResNet18-D", "ResNet34-C": "ResNet34-D", "ResNet101-C": "ResNet101-D"} | {
+    "ResNet152-C": "ResNet152-D",
+    "RegNet": "RegNetY-1.6GF",
+    "EfficientNet": "EfficientNet-B2",
+    **{f"ResNet{depth}-B": f"ResNet{depth}" for depth in (18, 34, 50, 101, 152)},
+}
+
+
+def multiply_adds(network: nn.Module, size: int) -> int:
+    """Those of convolutions and linear layers on one image, counted without computing."""
+    total = 0
+
+    def count(module, inputs, output):
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            per_value = module.in_channels // module.groups * math.prod(module.kernel_size)
+        else:
+            per_value = module.in_features
+        total += output.numel() * per_value
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    network.eval()(torch.zeros(1, 3, size, size, device="meta"))
+    return total
+
+
+def digits(number: float) -> float:
+    """Half a unit of the last digit that is written."""
+    return 0.5 * 10.0 ** -len(str(number).partition(".")[2])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameters_and_multiply_adds_are_the_published_ones(name):
+    millions, giga, size = PUBLISHED[SAME_COST.get(name, name)]
+    with torch.device("meta"):
+        network = build_network(name, 1000)
+    parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    cost = multiply_adds(network, size) / 1e9
+    assert abs(parameters - millions) <= digits(millions) * 1.001
+    if "Lite" in name:
+        assert 0.94 * giga < cost < giga
+    elif name.endswith(("-C", "-D")):
+        assert cost == pytest.approx(giga, rel=0.006)
+    else:
+        assert abs(cost - giga) <= digits(giga) * 1.001
+
+
+def test_lite_pads_as_tensorflow_does():
+    """For a stride of 2: on even sizes more at the end, on odd sizes alike."""
+    layer = SameConv2d(1, 1, 3, stride=2, bias=False)
+    nn.init.ones_(layer.weight)
+    line = torch.arange(1.0, 7).expand(1, 1, 6, 6)
+    # Columns (1 2 3), (3 4 5), (5 6 -), two or three rows of each.
+    assert layer(line)[0, 0, 0].tolist() == [18, 36, 33]
+    line = torch.arange(1.0, 6).expand(1, 1, 5, 5)
+    # Columns (- 1 2), (2 3 4), (4 5 -), two rows at the border and three inside.
+    assert layer(line)[0, 0, 1].tolist() == [9, 27, 27]
+    assert SameConv2d(1, 1, 5, stride=2)(torch.zeros(1, 1, 7, 10)).shape == (1, 1, 4, 5)
+
+
+def test_lite_equals_its_reference():
+    """The package that its weights were published for; random weights and norm statistics."""
+    theirs = randomise(efficientnet_lite_pytorch.EfficientNet.from_name("efficientnet-lite0", num_classes=5))
+    ours = build_network("EfficientNet-Lite0", 5).eval()
+    state = from_lite(dict(theirs.state_dict()), ours)
+    assert state.keys() == ours.state_dict().keys()
+    ours.load_state_dict(state)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, logits = theirs(images), ours(images)
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_building_depends_on_torchs_seed_alone():
@@ -51,28 +202,59 @@ def test_building_depends_on_torchs_seed_alone():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("name", "count"), [("ResNet18", 8), ("ResNet50", 16)])
-@pytest.mark.parametrize("norm", ["batchnorm", "evonorm"])
-def test_zero_gamma_silences_each_residual_branch(name, count, norm):  # E5: EvoNorm had no such attribute
-    network = build_network(name, 3, norm=norm, zero_gamma=True)
+SMALL_MEMBERS = (
+    "ResNet18",
+    "ResNet50-D",
+    "RegNetX-200MF",
+    "RegNetY-200MF",
+    "EfficientNet-B0",
+    "EfficientNet-Lite0",
+)
+RESIDUAL_BRANCHES = {  # in the EfficientNets those of blocks that keep their shape
+    "ResNet18": 8,
+    "ResNet50-D": 16,
+    "RegNetX-200MF": 13,
+    "RegNetY-200MF": 13,
+    "EfficientNet-B0": 9,
+    "EfficientNet-Lite0": 9,
+}
+
+
+@pytest.mark.parametrize("name", SMALL_MEMBERS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_zero_gamma_silences_each_residual_branch(name, norm):  # E5: EvoNorm had no such attribute
+    network = build_network(name, 3, norm=norm, zero_gamma=True).eval()
     zeros = [n for n, p in network.named_parameters() if n.endswith(".weight") and (p == 0).all()]
-    assert len(zeros) == count
-    last = "bn2" if name == "ResNet18" else "bn3"
-    assert all(f".{last}." in zero for zero in zeros)
+    assert len(zeros) == RESIDUAL_BRANCHES[name]
+
+    seen = []
+    for module in network.modules():
+        if isinstance(module, StochasticDepth):
+            module.register_forward_pre_hook(lambda m, args: seen.append(bool((args[0] == 0).all())))
+    network(torch.randn(1, 3, 64, 64))
+    assert seen == [True] * RESIDUAL_BRANCHES[name]
 
 
-def test_e1_e3_evonorm_leaves_no_batchnorm():
-    network = build_network("ResNet50", 3, norm="evonorm")
+@pytest.mark.parametrize("name", SMALL_MEMBERS)
+@pytest.mark.parametrize(("norm", "layer"), [("evonorm", EvoNormS0), ("evonorm_b0", EvoNormB0)])
+def test_e1_e3_evonorm_leaves_no_batchnorm(name, norm, layer):
+    plain, network = build_network(name, 3), build_network(name, 3, norm=norm)
+    count = sum(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
     assert sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()) == 0
-    assert sum(isinstance(module, EvoNormS0) for module in network.modules()) == 53
+    assert sum(isinstance(module, layer) for module in network.modules()) == count
 
 
-def test_e4_evonorm_is_not_followed_by_an_activation():
-    """A ReLU is left after each residual sum only, where no norm precedes it directly."""
-    network = build_network("ResNet50", 3, norm="evonorm")
-    assert sum(isinstance(module, nn.ReLU) for module in network.modules()) == 16
-    layer = network.layer1[0].bn1
-    assert (layer(torch.randn(2, 64, 8, 8)) < 0).any()
+@pytest.mark.parametrize("name", SMALL_MEMBERS)
+def test_e4_evonorm_is_not_followed_by_an_activation(name):
+    """What is left of activations works on residual sums and inside squeeze-and-excitation."""
+    network = build_network(name, 3, norm="evonorm")
+    allowed = ("relu", "activation")  # a block's own, after the sum; and that of squeeze-and-excitation
+    for key, module in network.named_modules():
+        if isinstance(module, (nn.ReLU, nn.ReLU6, nn.SiLU)):
+            assert key.rpartition(".")[2] in allowed, key
+            parent = network.get_submodule(key.rpartition(".")[0])
+            assert isinstance(parent, SqueezeExcitation) or hasattr(parent, "sum"), key
+    assert not any(isinstance(m, (nn.ReLU6, nn.SiLU)) for m in network.modules()) or name == "EfficientNet-B0"
 
 
 def test_e6_evonorm_parameters_have_one_dimension():
@@ -83,13 +265,16 @@ def test_e6_evonorm_parameters_have_one_dimension():
     }
 
 
-@pytest.mark.parametrize("channels", [64, 48, 20])
-def test_evonorm_s0_is_its_equation(channels):
-    layer = EvoNormS0(channels, nn.ReLU())
+def random_evonorm(layer):
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
+    return layer
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (20, 20), (116, 29)])
+def test_evonorm_s0_is_its_equation(channels, groups):
+    layer = random_evonorm(EvoNormS0(channels, nn.ReLU()))
     images = torch.randn(3, channels, 5, 6)
-    groups = {64: 32, 48: 16, 20: 4}[channels]
     expected = torch.empty_like(images)
     for n in range(3):
         for members in torch.arange(channels).chunk(groups):
@@ -101,6 +286,75 @@ def test_evonorm_s0_is_its_equation(channels):
     torch.testing.assert_close(layer(images), expected)
 
 
+def test_evonorm_b0_is_its_equation():
+    layer = random_evonorm(EvoNormB0(8, nn.ReLU()))
+    images = 3 * torch.randn(4, 8, 5, 6)
+    for training in (True, False):
+        running = layer.running_var.clone()
+        output = layer.train(training)(images)
+        for c in range(8):
+            batch_var = images[:, c].var(unbiased=False) if training else running[c]
+            for n in range(4):
+                x = images[n, c]
+                instance_std = (x.var(unbiased=False) + 1e-5).sqrt()
+                y = x / torch.maximum((batch_var + 1e-5).sqrt(), layer.v[c] * x + instance_std)
+                torch.testing.assert_close(output[n, c], y * layer.weight[c] + layer.bias[c])
+        if training:
+            expected = 0.9 * running + 0.1 * images.var((0, 2, 3), unbiased=False)
+            torch.testing.assert_close(layer.running_var, expected)
+        else:
+            assert torch.equal(layer.running_var, running)
+
+
+@pytest.mark.parametrize("layer", [EvoNormS0, EvoNormB0])
+def test_evonorm_without_activation_is_affine(layer):
+    layer = random_evonorm(layer(6))
+    images = torch.randn(2, 6, 3, 3)
+    assert {name for name, _ in layer.named_parameters()} == {"weight", "bias"}
+    expected = torch.stack([images[:, c] * layer.weight[c] + layer.bias[c] for c in range(6)], 1)
+    torch.testing.assert_close(layer(images), expected)
+
+
+def test_e7_evonorm_keeps_torchs_training_flag():
+    layer = EvoNormB0(4, nn.ReLU())
+    assert layer.training
+    assert not layer.eval().training
+    assert "training" not in EvoNormB0.__dict__
+
+
+def test_squeeze_excitation_is_its_equation():
+    layer = SqueezeExcitation(6, 2, nn.ReLU())
+    images = torch.randn(3, 6, 4, 5)
+    w1, b1 = layer.fc1.weight[:, :, 0, 0], layer.fc1.bias
+    w2, b2 = layer.fc2.weight[:, :, 0, 0], layer.fc2.bias
+    for n in range(3):
+        squeezed = torch.relu(w1 @ images[n].mean((1, 2)) + b1)
+        weights = torch.sigmoid(w2 @ squeezed + b2)
+        torch.testing.assert_close(layer(images)[n], images[n] * weights[:, None, None])
+
+
+def test_stochastic_depth_drops_branches_of_images_and_keeps_the_mean():
+    layer = StochasticDepth(0.25)
+    torch.manual_seed(0)
+    branch, shortcut = torch.ones(4000, 2, 1, 1), torch.full((4000, 2, 1, 1), 10.0)
+    summed = layer(branch.clone(), shortcut)
+    assert {round(value, 4) for value in summed.unique().tolist()} == {10.0, round(10 + 1 / 0.75, 4)}
+    assert torch.equal(summed[:, 0], summed[:, 1])
+    assert summed.mean() == pytest.approx(11, abs=0.05)
+    assert torch.equal(layer.eval()(branch, shortcut), torch.full((4000, 2, 1, 1), 11.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout"), [("B0", 0.2), ("B2", 0.3), ("B4", 0.4), ("B7", 0.5), ("Lite4", 0.3)]
+)
+def test_n8_dropout_and_stochastic_depth_are_those_published(name, dropout):
+    network = build_network(f"EfficientNet-{name}", 3)
+    (drop,) = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    assert drop.p == dropout
+    rates = [module.p for module in network.modules() if isinstance(module, StochasticDepth)]
+    assert rates == pytest.approx([0.2 * position / len(rates) for position in range(len(rates))])
+
+
 def test_e8_unknown_names_are_refused():
     with pytest.raises(KeyError):
         build_network("ResNet50", 3, norm="groupnorm")
@@ -108,13 +362,35 @@ def test_e8_unknown_names_are_refused():
         build_network("ResNet51", 3)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_training_step_works(name):
-    network = build_network(name, 3).to(memory_format=torch.channels_last)
-    logits = network(torch.randn(2, 3, 64, 64).to(memory_format=torch.channels_last))
+@pytest.mark.parametrize("family", ["resnet", "regnet", "efficientnet"])
+def test_the_list_of_names_is_that_of_the_families(family):
+    members = importlib.import_module(f"network.{family}").MEMBERS
+    if family == "resnet":
+        members = [f"{name}{tweak}" for name in members for tweak in ("", "-B", "-C", "-D")]
+    assert [name for name, (of, member) in NETWORKS.items() if of == family and name == member] == list(
+        members
+    )
+
+
+def train_one_step(name, norm="batchnorm", size=64):
+    network = build_network(name, 3, norm=norm).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, size, size).to(memory_format=torch.channels_last)
+    logits = network(images)
     assert logits.shape == (2, 3)
     logits.square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    assert sum(bool(parameter.grad.any()) for parameter in network.parameters()) > 10
+
+
+@pytest.mark.parametrize("name", SMALL_MEMBERS)
+@pytest.mark.parametrize("norm", ["evonorm", "evonorm_b0"])
+def test_a_training_step_works_with_evonorm(name, norm):
+    train_one_step(name, norm)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_training_step_of_every_member_works(name):
+    train_one_step(name)
 
 
 def test_n4_building_leaves_no_files(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from tests.conftest import SMALL, Program
 from tests.test_trainer import assert_same
 
-FLAGS = (*SMALL, "--epochs", "4", "--optimizer", "ADAM", "--mixup", "0.2", "--randaugment")
+FLAGS = (*SMALL, "--epochs", "8", "--optimizer", "ADAM", "--mixup", "0.2", "--randaugment")
 CACHE = ("--cache", "disk")
 WORKERS = ("--cache", "off", "--num_workers", "2")
 
@@ -42,22 +42,24 @@ def finish(program, straight, *flags):
     assert (program.run("run") / "predictions.csv").read_text() == (straight / "predictions.csv").read_text()
 
 
-def wait_for(process, beginning):
+def wait_for(process, text):
     for line in process.stdout:
-        if line.strip().startswith(beginning):
+        if text in line:
             return
     raise AssertionError(process.stderr.read())
 
 
-# What the run prints before the kill, and how many seconds pass after that.
-KILLS = (("data", 0.0), ("network", 0.4), ("1/4", 0.0), ("2/4", 0.15), ("3/4", 0.3))
+# What the run prints before the kill, and how many seconds pass after that. A line of an epoch comes
+# when its checkpoint is written.
+EPOCH = "/8 |"
+KILLS = (("data  ", 0.0), ("network  ", 0.4), (EPOCH, 0.0), (EPOCH, 0.15), (EPOCH, 0.3))
 
 
 @pytest.mark.parametrize("source", [CACHE, WORKERS], ids=["cache", "workers"])
 def test_a_run_killed_five_times_goes_on_to_the_same_bits(program, straight, source):
-    for beginning, seconds in KILLS:
+    for text, seconds in KILLS:
         process = program.start("run", *FLAGS, *source, "--resume", start_new_session=True)
-        wait_for(process, beginning)
+        wait_for(process, text)
         time.sleep(seconds)
         assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
@@ -75,14 +77,14 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(
 ):
     """The signal goes to the whole group, workers included, as Ctrl-C in a terminal does."""
     process = program.start("run", *FLAGS, *source, start_new_session=True)
-    wait_for(process, "1/4")
+    wait_for(process, EPOCH)
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert err.count("\n") == 1, err
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # no worker is left
-    assert 3 <= load(program.run("run") / "last.pt")["step"] < 12
+    assert 3 <= load(program.run("run") / "last.pt")["step"] < 24
 
     advice = err.partition("go on with: python main.py ")[2].split()
     assert advice[-1] == "--resume"
@@ -91,7 +93,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(
 
 def test_a_signal_before_the_training_leaves_nothing_and_says_so(program, tmp_path):
     process = program.start("run", *FLAGS)
-    wait_for(process, "device")
+    wait_for(process, "device  ")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 143

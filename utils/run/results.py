@@ -1,27 +1,80 @@
-"""What a finished run leaves: its result and its predictions."""
+"""What a finished run leaves: its figures, its predictions and its pictures."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from utils.run.files import replacing
+from utils.data.folders import Dataset
+from utils.run import pictures
+from utils.run.files import replacing, write_json
+from utils.run.folder import RunFolder
 
 
-def write_predictions(
-    path: Path,
-    files: Sequence[str],
-    classes: Sequence[str],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
+class Evaluation(Protocol):
+    """What is written of an evaluation of n images; accuracies are in percent."""
+
+    loss: float
+    accuracy: float
+    class_accuracies: list[float]
+    confusion: np.ndarray  # [K, K]
+    labels: np.ndarray  # [n]
+    probabilities: np.ndarray  # [n, K]
+
+
+def write_results(
+    folder: RunFolder,
+    dataset: Dataset,
+    history: Sequence[dict],
+    best: dict,
+    test: Evaluation,
+    test_last: Evaluation,
 ) -> None:
-    """A row an image: its path in the data folder, label, prediction, and each class's probability.
+    """Write what a run came to, and result.json last, since it says that all else is there.
 
-    `labels` int64 [n], `probabilities` [n, K].
+    `history` has the rows of log.csv, `best` the epoch and validation accuracy of the best weights,
+    `test` is the evaluation of those and `test_last` that of the last epoch's.
     """
+    files = [dataset.files[index] for index in dataset.splits["test"]]
+    write_predictions(folder / "predictions.csv", files, dataset.classes, test)
+    pictures.learning_curve(folder / "learning_curve.png", history, str(folder.path))
+    title = f"{folder.path}: test accuracy {test.accuracy:.2f} %"
+    pictures.confusion_matrix(folder / "confusion_matrix.png", test.confusion, dataset.classes, title)
+
+    sizes = dataset.sizes()
+    seconds = sum(row["seconds"] for row in history)
+    result = {
+        "best_epoch": best["epoch"],
+        "val_accuracy": best["val_accuracy"],
+        **test_figures(test, dataset.classes),
+        "test_accuracy_last": test_last.accuracy,
+        "train_seconds": seconds,
+        "images_per_second": len(history) * sizes["train"] / seconds,
+        "split_sizes": sizes,
+    }
+    write_json(folder / "result.json", result)
+    print(
+        f"test accuracy {test.accuracy:.2f} % with the best weights (epoch {best['epoch']}), "
+        f"{test_last.accuracy:.2f} % with the last\n"
+        f"results in {folder.path}: result.json, predictions.csv, learning_curve.png, confusion_matrix.png"
+    )
+
+
+def test_figures(test: Evaluation, classes: Sequence[str]) -> dict:
+    """The figures of a test, for result.json and evaluation.json."""
+    return {
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "test_accuracy_per_class": dict(zip(classes, test.class_accuracies, strict=True)),
+    }
+
+
+def write_predictions(path: Path, files: Sequence[str], classes: Sequence[str], test: Evaluation) -> None:
+    """A row an image: its path in the data folder, label, prediction, and each class's probability."""
     with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "prediction", *(f"probability_{name}" for name in classes)])
-        for name, label, row in zip(files, labels, probabilities, strict=True):
+        for name, label, row in zip(files, test.labels, test.probabilities, strict=True):
             writer.writerow([name, classes[label], classes[row.argmax()], *(f"{p:.6f}" for p in row)])

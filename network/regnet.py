@@ -1,0 +1,149 @@
+"""RegNet (Radosavovic et al. 2020, arXiv 2003.13678): networks whose widths lie on a line.
+
+RegNetY adds squeeze-and-excitation to RegNetX. Members are named as in the pycls model zoo; the state
+dict has torchvision's names. Of three members torchvision rounds a width the other way than pycls; they
+are torchvision's here, and pycls's files of them do not fit.
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from network.layers import SqueezeExcitation, StochasticDepth, conv_norm, whole_multiple
+from network.norm import NormLayer
+
+STEM_WIDTH = 32
+SE_RATIO = 0.25  # of the width that enters a block
+
+
+class Line(NamedTuple):
+    """The parameters of a member: depth d, w_0, w_a and w_m of section 4, and the width of a group."""
+
+    depth: int
+    w_0: int
+    w_a: float
+    w_m: float
+    group_width: int
+    as_torchvision: bool = False
+
+
+MEMBERS = {
+    "RegNetX-200MF": Line(13, 24, 36.44, 2.49, 8),
+    "RegNetX-400MF": Line(22, 24, 24.48, 2.54, 16, as_torchvision=True),
+    "RegNetX-600MF": Line(16, 48, 36.97, 2.24, 24),
+    "RegNetX-800MF": Line(16, 56, 35.73, 2.28, 16),
+    "RegNetX-1.6GF": Line(18, 80, 34.01, 2.25, 24),
+    "RegNetX-3.2GF": Line(25, 88, 26.31, 2.25, 48),
+    "RegNetX-4.0GF": Line(23, 96, 38.65, 2.43, 40),
+    "RegNetX-6.4GF": Line(17, 184, 60.83, 2.07, 56),
+    "RegNetX-8.0GF": Line(23, 80, 49.56, 2.88, 120),
+    "RegNetX-12GF": Line(19, 168, 73.36, 2.37, 112),
+    "RegNetX-16GF": Line(22, 216, 55.59, 2.1, 128),
+    "RegNetX-32GF": Line(23, 320, 69.86, 2.0, 168),
+    "RegNetY-200MF": Line(13, 24, 36.44, 2.49, 8),
+    "RegNetY-400MF": Line(16, 48, 27.89, 2.09, 8),
+    "RegNetY-600MF": Line(15, 48, 32.54, 2.32, 16),
+    "RegNetY-800MF": Line(14, 56, 38.84, 2.4, 16, as_torchvision=True),
+    "RegNetY-1.6GF": Line(27, 48, 20.71, 2.65, 24),
+    "RegNetY-3.2GF": Line(21, 80, 42.63, 2.66, 24),
+    "RegNetY-4.0GF": Line(22, 96, 31.41, 2.24, 64),
+    "RegNetY-6.4GF": Line(25, 112, 33.22, 2.27, 72),
+    "RegNetY-8.0GF": Line(17, 192, 76.82, 2.19, 56, as_torchvision=True),
+    "RegNetY-12GF": Line(19, 168, 73.36, 2.37, 112),
+    "RegNetY-16GF": Line(18, 200, 106.23, 2.48, 112),
+    "RegNetY-32GF": Line(20, 232, 115.89, 2.53, 232),
+}
+
+
+def stages(line: Line) -> Iterator[tuple[int, int, int]]:
+    """The (depth, width, group width) of each stage.
+
+    Block j has u_j = w_0 + w_a j (equation 2), s_j = log_{w_m}(u_j / w_0) (equation 3) and the width
+    w_0 w_m^{round(s_j)} (equation 4) rounded to a multiple of 8; blocks of equal width make a stage,
+    whose width is then rounded to whole groups.
+    """
+    widths = []
+    for j in range(line.depth):
+        s = math.log((line.w_0 + line.w_a * j) / line.w_0) / math.log(line.w_m)
+        widths.append(8 * round(line.w_0 * line.w_m ** round(s) / 8))
+    for width, blocks in groupby(widths):
+        group_width = min(line.group_width, width)
+        if line.as_torchvision:
+            width = whole_multiple(width, group_width)
+        else:
+            width = max(1, round(width / group_width)) * group_width
+        yield len(list(blocks)), width, group_width
+
+
+class Transform(nn.Sequential):
+    """The bottleneck of a block: 1x1, 3x3 in groups, squeeze-and-excitation in RegNetY, 1x1."""
+
+    def __init__(self, inputs: int, width: int, stride: int, group_width: int, se: bool, norm: NormLayer):
+        super().__init__()
+        self.a = conv_norm(inputs, width, 1, 1, norm, nn.ReLU(inplace=True))
+        self.b = conv_norm(width, width, 3, stride, norm, nn.ReLU(inplace=True), width // group_width)
+        if se:
+            self.se = SqueezeExcitation(width, round(SE_RATIO * inputs), nn.ReLU(inplace=True))
+        self.c = conv_norm(width, width, 1, 1, norm)
+
+
+class Block(nn.Module):
+    """X or Y block: [N, C, H, W] -> [N, width, H / stride, W / stride]."""
+
+    def __init__(self, inputs: int, width: int, stride: int, group_width: int, se: bool, norm: NormLayer):
+        super().__init__()
+        if inputs != width or stride > 1:
+            self.proj = conv_norm(inputs, width, 1, stride, norm)
+        else:
+            self.proj = nn.Identity()
+        self.f = Transform(inputs, width, stride, group_width, se, norm)
+        self.sum = StochasticDepth(0.0)
+        self.activation = nn.ReLU(inplace=True)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm that --zero_gamma starts at 0."""
+        return self.f.c[1]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.sum(self.f(images), self.proj(images)))
+
+
+class RegNet(nn.Module):
+    """Images [N, 3, H, W] -> logits [N, num_classes], through a stem and four stages of stride 2."""
+
+    head = "fc"
+
+    def __init__(self, line: Line, se: bool, num_classes: int, norm: NormLayer):
+        super().__init__()
+        self.stem = conv_norm(3, STEM_WIDTH, 3, 2, norm, nn.ReLU(inplace=True))
+        self.trunk_output = nn.Sequential()
+        inputs = STEM_WIDTH
+        for number, (depth, width, group_width) in enumerate(stages(line), 1):
+            stage = nn.Sequential()
+            for position in range(depth):
+                block = Block(inputs, width, 2 if position == 0 else 1, group_width, se, norm)
+                stage.add_module(f"block{number}-{position}", block)
+                inputs = width
+            self.trunk_output.add_module(f"block{number}", stage)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(inputs, num_classes)
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = math.prod(module.kernel_size) * module.out_channels
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.avgpool(self.trunk_output(self.stem(images))).flatten(1))
+
+
+def build(name: str, num_classes: int, norm: NormLayer) -> RegNet:
+    """Build a member of the family; raises `KeyError` for a name not in `MEMBERS`."""
+    return RegNet(MEMBERS[name], name.startswith("RegNetY"), num_classes, norm)
