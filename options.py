@@ -179,7 +179,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; RegNetX-200MF to RegNetY-32GF; "
         "EfficientNet-B0 to -B7 and -Lite0 to -Lite4; RegNet means RegNetY-1.6GF and EfficientNet its B2",
     )
-    network.add_argument("--norm", choices=NORMS, default="batchnorm", help="the normalisation layers")
+    network.add_argument(
+        "--norm",
+        choices=NORMS,
+        default="batchnorm",
+        help="the normalisation layers; frozen_batchnorm keeps pretrained statistics, evonorm is EvoNorm-S0",
+    )
     network.add_argument(
         "--pretrained",
         type=int,
@@ -329,6 +334,8 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return None  # the run's own flags count, and were checked when it started
     if args.pretrained_path and not args.pretrained:
         return "--pretrained_path does nothing with --pretrained 0: leave one of them out"
+    if args.norm == "frozen_batchnorm" and not args.pretrained:
+        return "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm"
     if "milestones" in given and args.decay_type == "cosine_warmup":
         return "--milestones does nothing with --decay_type cosine_warmup: leave it out, or use step"
     if "warmup_epochs" in given and args.decay_type == "step":

@@ -34,7 +34,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "RegNet": ("regnet", "RegNetY-1.6GF"),
     "EfficientNet": ("efficientnet", "EfficientNet-B2"),
 }
-NORMS = ("batchnorm", "evonorm", "evonorm_b0")
+NORMS = ("batchnorm", "frozen_batchnorm", "evonorm", "evonorm_b0")
 
 
 class WeightsError(Exception):

