@@ -44,6 +44,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
         folder.refuse_another_run()
 
     from learning.setup import assemble, make_fit, make_trainer
+    from learning.tricks import active_tricks, lines
     from utils.run.checkpoint import load_checkpoint
     from utils.run.log import RunLog
     from utils.run.results import write_results
@@ -53,22 +54,26 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
         checkpoint = load_checkpoint(folder / "last.pt")
         args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
     parts = assemble(args, checkpoint, check)
-    trainer = make_trainer(args, parts)
+    trainer = make_trainer(parts)
     about = {"flags": options.run_flags(args), **parts.about()}
 
     with folder.claim():
         if checkpoint is None:
             folder.clear()
-            write_json(folder / "args.json", about)
         try:
             with RunLog(folder.path, args.epochs, checkpoint["step"] if checkpoint else 0) as log:
-                fit = make_fit(args, parts, trainer, folder, about, log)
+                fit = make_fit(parts, trainer, folder, about, log)
+                tricks = active_tricks(fit, views=len(parts.views))
+                print(lines(tricks))
                 if checkpoint:
                     fit.load_state_dict(checkpoint)
+                else:
+                    write_json(folder / "args.json", {**about, "tricks": tricks})
                 fit.run()
-            last = parts.evaluate("test")
+            last = parts.evaluate(parts.network, "test")
             parts.network.load_state_dict(load_checkpoint(folder / "best.pt")["network"])
-            write_results(folder, parts.dataset, fit.history, fit.best, parts.evaluate("test"), last)
+            test = parts.evaluate(parts.network, "test")
+            write_results(folder, parts.dataset, fit.history, fit.best, test, last)
         except Interrupted as stopped:
             run = ["--checkpoint_dir", args.checkpoint_dir, "--checkpoint_name", args.checkpoint_name]
             advice = f"go on with: python main.py {shlex.join(run)} --resume"
@@ -85,7 +90,7 @@ def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
     args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
     parts = assemble(args, checkpoint, check)
     parts.network.load_state_dict(checkpoint["network"])
-    evaluation = parts.evaluate("test")
+    evaluation = parts.evaluate(parts.network, "test")
     write_json(folder / "evaluation.json", test_figures(evaluation, parts.dataset.classes))
     print(f"test accuracy {evaluation.accuracy:.2f} % with the weights of epoch {checkpoint['epoch']}")
 

@@ -58,8 +58,10 @@ class Help(argparse.HelpFormatter):
         return action.help if silent else f"{action.help} (default: %(default)s)"
 
 
-def number(kind: type, low: float, high: float = math.inf, above_low: bool = False) -> Callable[[str], Any]:
-    """A flag's type: an int or float in [low, high], or in (low, high]."""
+def number(
+    kind: type, low: float, high: float = math.inf, above_low: bool = False, below_high: bool = False
+) -> Callable[[str], Any]:
+    """A flag's type: an int or float from `low` to `high`, without an end that is to be left out."""
 
     def parse(text: str) -> Any:
         try:
@@ -68,10 +70,11 @@ def number(kind: type, low: float, high: float = math.inf, above_low: bool = Fal
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a {'whole ' if kind is int else ''}number"
             ) from None
-        in_range = low < value <= high if above_low else low <= value <= high
-        if not in_range or math.isinf(value):
+        too_low = value <= low if above_low else not value >= low
+        too_high = value >= high if below_high or math.isinf(high) else value > high
+        if too_low or too_high:
             least = f"above {low:g}" if above_low else f"at least {low:g}"
-            most = "" if math.isinf(high) else f" and at most {high:g}"
+            most = f" and {'below' if below_high else 'at most'} {high:g}" * math.isfinite(high)
             raise argparse.ArgumentTypeError(f"{text} is out of range; give {least}{most}")
         return value
 
@@ -101,7 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=Help,
         allow_abbrev=False,
     )
-    positive, fraction, strength = number(int, 1), number(float, 0, 1), number(float, 0)
+    fraction, strength = number(float, 0, 1), number(float, 0)
+    below_one = number(float, 0, 1, below_high=True)
 
     run = parser.add_argument_group("run")
     run.add_argument(
@@ -124,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--log_interval",
-        type=positive,
+        type=number(int, 1),
         default=20,
         metavar="STEPS",
         help="steps between readings of the loss",
@@ -198,6 +202,20 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--zero_gamma", action="store_true", help="start the last norm of each residual branch at 0"
     )
+    network.add_argument(
+        "--drop_path",
+        type=below_one,
+        metavar="P",
+        help="share of images for which training leaves out the last residual branch, less for earlier ones "
+        "(default: as published, 0.2 for the EfficientNets and else 0)",
+    )
+    network.add_argument(
+        "--dropout",
+        type=below_one,
+        metavar="P",
+        help="share of features that training leaves out before the last layer "
+        "(default: as published, 0.2 to 0.5 for the EfficientNets and else 0)",
+    )
 
     training = parser.add_argument_group("training")
     training.add_argument(
@@ -208,11 +226,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="times each training image is seen",
     )
     training.add_argument(
-        "--batch_size", type=number(int, 1, 10**6), default=64, metavar="N", help="most images a step"
+        "--batch_size", type=number(int, 1, 10**6), default=64, metavar="N", help="most images at once"
     )
     training.add_argument(
-        "--optimizer", choices=("SGD", "ADAM", "RADAM"), default="SGD", help="SGD has momentum 0.9"
+        "--accumulate",
+        type=number(int, 1, 10**6),
+        default=1,
+        metavar="K",
+        help="a step takes K times --batch_size images, in K parts; the memory is that of one",
     )
+    training.add_argument(
+        "--optimizer", choices=("SGD", "ADAM", "ADAMW", "RADAM"), default="SGD", help="SGD has momentum 0.9"
+    )
+    training.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, for SGD")
     training.add_argument(
         "--learning_rate",
         type=number(float, 0, above_low=True),
@@ -225,7 +251,17 @@ def build_parser() -> argparse.ArgumentParser:
         type=strength,
         default=1e-4,
         metavar="FACTOR",
-        help="L2 penalty, added to the gradient",
+        help="L2 penalty, added to the gradient; with ADAMW the share that weights lose in a step of rate 1",
+    )
+    training.add_argument(
+        "--no_bias_decay",
+        action="store_true",
+        help="weight decay for the weights of convolutions and linear layers only, not for biases and norms",
+    )
+    training.add_argument(
+        "--linear_scaling",
+        action="store_true",
+        help="multiply the learning rate by the images of a step (--batch_size times --accumulate) over 64",
     )
     training.add_argument(
         "--decay_type",
@@ -246,8 +282,39 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="EPOCHS",
         help="how long a warm-up rises (default: a tenth of the epochs, at most 5)",
     )
+    training.add_argument(
+        "--freeze_epochs",
+        type=number(int, 0, 10**6),
+        default=0,
+        metavar="EPOCHS",
+        help="train only the last layer at first, on top of pretrained weights",
+    )
+    training.add_argument(
+        "--grad_clip",
+        type=number(float, 0, above_low=True),
+        metavar="NORM",
+        help="scale longer gradients down to this norm",
+    )
+    training.add_argument(
+        "--ema",
+        type=below_one,
+        metavar="DECAY",
+        help="also average weights over the steps, for example with 0.999, and keep what validates better",
+    )
+    training.add_argument(
+        "--early_stop",
+        type=number(int, 1, 10**6),
+        metavar="EPOCHS",
+        help="stop after so many epochs without a better validation accuracy",
+    )
 
     tricks = parser.add_argument_group("regularisation")
+    tricks.add_argument(
+        "--class_weights",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: the loss of rare classes counts more, so that all classes weigh the same",
+    )
     tricks.add_argument(
         "--label_smooth",
         type=fraction,
@@ -277,6 +344,51 @@ def build_parser() -> argparse.ArgumentParser:
     tricks.add_argument("--rand_n", type=number(int, 1, 16), default=3, metavar="N", help="how many")
     tricks.add_argument(
         "--rand_m", type=number(int, 0, 30), default=15, metavar="M", help="how strong, 0 to 30"
+    )
+
+    tricks.add_argument(
+        "--trivial_augment",
+        action="store_true",
+        help="one of RandAugment's operations on each training image, of random strength",
+    )
+    tricks.add_argument(
+        "--crop",
+        choices=("none", "center", "random"),
+        default="none",
+        help="center: keep the aspect ratio and cut out the middle; random: so too, but train on random "
+        "parts of 8 to 100 %% of the area; none: squeeze whole images to squares",
+    )
+    tricks.add_argument(
+        "--random_erasing",
+        type=fraction,
+        default=0.0,
+        metavar="P",
+        help="share of training images that lose a box",
+    )
+    tricks.add_argument(
+        "--tta",
+        choices=("none", "flip"),
+        default="none",
+        help="flip: classify images and mirror images",
+    )
+    tricks.add_argument(
+        "--teacher",
+        metavar="FILE",
+        help="follow the network of another run's best.pt, on the same classes",
+    )
+    tricks.add_argument(
+        "--teacher_temperature",
+        type=number(float, 0, above_low=True),
+        default=20.0,
+        metavar="T",
+        help="how soft the teacher's probabilities are made",
+    )
+    tricks.add_argument(
+        "--teacher_weight",
+        type=number(float, 0, above_low=True),
+        default=1.0,
+        metavar="FACTOR",
+        help="of the teacher's part of the loss",
     )
 
     speed = parser.add_argument_group("device")
@@ -336,6 +448,14 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return "--pretrained_path does nothing with --pretrained 0: leave one of them out"
     if args.norm == "frozen_batchnorm" and not args.pretrained:
         return "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm"
+    if args.freeze_epochs and not args.pretrained:
+        return "--freeze_epochs would keep random weights with --pretrained 0: leave it out"
+    if args.freeze_epochs > args.epochs:
+        return f"--freeze_epochs {args.freeze_epochs} is longer than --epochs {args.epochs}: shorten it"
+    if args.nesterov and args.optimizer != "SGD":
+        return f"--nesterov does nothing with --optimizer {args.optimizer}: use SGD"
+    if args.no_bias_decay and not args.weight_decay:
+        return "--no_bias_decay does nothing with --weight_decay 0: leave it out"
     if "milestones" in given and args.decay_type == "cosine_warmup":
         return "--milestones does nothing with --decay_type cosine_warmup: leave it out, or use step"
     if "warmup_epochs" in given and args.decay_type == "step":
@@ -344,10 +464,18 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return f"--warmup_epochs {args.warmup_epochs:g} leaves nothing of --epochs {args.epochs}: shorten it"
     if args.milestones != sorted(args.milestones) or args.milestones[-1] >= args.epochs:
         return f"--milestones must rise and stay below --epochs {args.epochs}"
+    if args.early_stop and args.early_stop >= args.epochs:
+        return f"--early_stop {args.early_stop} never comes about in --epochs {args.epochs}: shorten it"
     if given & {"rand_n", "rand_m"} and not args.randaugment:
         return "--rand_n and --rand_m do nothing without --randaugment: add it"
+    if args.randaugment and args.trivial_augment:
+        return "--randaugment and --trivial_augment exclude each other: give one of them"
     if args.cutmix_prob and not args.cutmix_alpha:
         return "--cutmix_prob does nothing without --cutmix_alpha: add it, for example --cutmix_alpha 1.0"
+    if args.cutmix_alpha and not args.cutmix_prob:
+        return "--cutmix_alpha does nothing without --cutmix_prob: add it, for example --cutmix_prob 1.0"
+    if given & {"teacher_temperature", "teacher_weight"} and not args.teacher:
+        return "--teacher_temperature and --teacher_weight do nothing without --teacher: add it"
     return None
 
 

@@ -1,6 +1,7 @@
 """Evaluation: the loss and accuracy of a network on a split, and its prediction for each image."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learning.augment import Normalise
 from utils.run.device import autocast
+
+View = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,20 @@ class Evaluation:
 def evaluate(
     network: nn.Module,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    normalise: Normalise,
+    views: Sequence[View],
     precision: str,
 ) -> Evaluation:
-    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N]); leaves the mode on eval."""
+    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N]); leaves the mode on eval.
+
+    Each of `views` makes network inputs of the images; their probabilities are averaged.
+    """
     network.eval()
     all_logits, all_labels = [], []
     for images, labels in batches:
         with autocast(images.device, precision):
-            all_logits.append(network(normalise(images)).double())
+            logits = torch.stack([network(view(images)).double() for view in views])
+        # The logarithm of the mean probability, [N, K]
+        all_logits.append(logits.log_softmax(2).logsumexp(0) - math.log(len(views)))
         all_labels.append(labels)
     logits, labels = torch.cat(all_logits), torch.cat(all_labels)
     return Evaluation(

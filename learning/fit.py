@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from torch import nn
 from tqdm import tqdm
 
 from learning.evaluator import Evaluation
@@ -21,23 +22,28 @@ IMAGES_SHOWN = 36
 class Fit:
     """Trains for `epochs` epochs, validates after each, and keeps the record.
 
-    `batches_from` gives the run's training batches from a step on; `validate` evaluates the network as
-    it is; `save` writes a state under a file name, atomically. "last.pt" is saved after every epoch,
-    in long epochs every `seconds_between_saves`, and when a signal stops the run; "best.pt" whenever
-    the validation accuracy exceeds all before it.
+    `batches_from` gives the run's training batches from a step on; `validate` evaluates a network;
+    `save` writes a state under a file name, atomically. "last.pt" is saved after every epoch, in long
+    epochs every `seconds_between_saves`, and when a signal stops the run; "best.pt" whenever the
+    validation accuracy exceeds all before it.
+
+    With an average of the weights (the trainer's `ema`) both are validated, and "best.pt" has as its
+    "network" whichever was better; `best["weights"]` says which. After `patience` epochs without a new
+    best the run ends early.
     """
 
     def __init__(
         self,
         trainer: Trainer,
         batches_from: Callable[[int], Iterator[Batch]],
-        validate: Callable[[], Evaluation],
+        validate: Callable[[nn.Module], Evaluation],
         save: Callable[[str, dict], None],
         log: RunLog,
         *,
         epochs: int,
         steps_per_epoch: int,
         log_interval: int,
+        patience: int | None = None,
         seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
     ):
         self.trainer = trainer
@@ -48,6 +54,7 @@ class Fit:
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.log_interval = log_interval
+        self.patience = patience
         self.seconds_between_saves = seconds_between_saves
         self.history: list[dict] = []
         self.best: dict | None = None
@@ -67,13 +74,20 @@ class Fit:
         self.history = state["history"]
         self.best = state["best"]
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last `patience` epochs brought nothing."""
+        if self.patience is None or self.best is None:
+            return False
+        return len(self.history) - self.best["epoch"] >= self.patience
+
     def run(self) -> None:
         """Do what is left of the run. Raises `Interrupted`, after saving, or `RunFailed`."""
         batches = self.batches_from(self.trainer.step)
         try:
-            while len(self.history) < self.epochs:
+            while len(self.history) < self.epochs and not self.out_of_patience:
                 self._train_to_end_of_epoch(batches)
-                self._finish_epoch(self.validate())
+                self._finish_epoch()
         except Interrupted:
             self.save("last.pt", self.state_dict())
             raise
@@ -114,24 +128,36 @@ class Fit:
                 last_save = time.perf_counter()
         totals.collect()
 
-    def _finish_epoch(self, validation: Evaluation) -> None:
+    def _finish_epoch(self) -> None:
         totals = self.trainer.totals
         row = {
             "epoch": len(self.history) + 1,
             "learning_rate": self.trainer.learning_rate,
             "train_loss": totals.loss / totals.images,
             "train_accuracy": 100 * totals.hits / totals.images,
-            "val_loss": validation.loss,
-            "val_accuracy": validation.accuracy,
+        }
+        ema = self.trainer.ema
+        networks = {"": self.trainer.network} | ({} if ema is None else {"ema_": ema.network})
+        for prefix, network in networks.items():
+            validation = self.validate(network)
+            row[f"{prefix}val_loss"], row[f"{prefix}val_accuracy"] = validation.loss, validation.accuracy
+        row |= {
             "seconds": totals.seconds,
             "images_per_second": totals.images / totals.seconds,
             "peak_memory_mb": peak_memory_mb(self.trainer.device),
         }
         self.history.append(row)
         self.trainer.totals = Totals()
-        improved = self.best is None or row["val_accuracy"] > self.best["val_accuracy"]
+
+        better = max(networks, key=lambda prefix: row[f"{prefix}val_accuracy"])  # raw, where they are equal
+        accuracy = row[f"{better}val_accuracy"]
+        improved = self.best is None or accuracy > self.best["val_accuracy"]
         if improved:
-            self.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
-            self.save("best.pt", self.state_dict())
+            self.best = {
+                "epoch": row["epoch"],
+                "val_accuracy": accuracy,
+                "weights": "ema" if better else "raw",
+            }
+            self.save("best.pt", {**self.state_dict(), "network": networks[better].state_dict()})
         self.save("last.pt", self.state_dict())
         self.log.epoch(self.history, self.trainer.step, improved)

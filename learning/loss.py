@@ -1,15 +1,42 @@
-"""The training loss."""
+"""The training losses."""
 
 import torch
 import torch.nn.functional as F
 
 
-def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+def soft_cross_entropy(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Mean cross-entropy of logits [N, K] against probabilities `targets` [N, K]: a scalar.
 
-        loss = -1/N * sum_i sum_k q_ik log softmax(logits_i)_k,   q = (1 - smoothing) targets + smoothing / K
+        loss = -1/N * sum_i sum_k w_k q_ik log softmax(logits_i)_k
+        q = (1 - smoothing) targets + smoothing / K
 
     Label smoothing is that of Szegedy et al. 2015 (arXiv 1512.00567, section 7): the uniform
-    distribution over all K classes, the right one included, is mixed in.
+    distribution over all K classes, the right one included, is mixed in. w is `class_weights` [K], or 1.
     """
-    return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    return F.cross_entropy(logits, targets, class_weights, label_smoothing=smoothing)
+
+
+def distillation(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """How far the student is from the teacher, both softened by T, over [N, K] logits: a scalar.
+
+        loss = T^2 / N * sum_i KL(softmax(r_i / T) || softmax(z_i / T)),   r the teacher's, z the student's
+
+    The Bag of Tricks (arXiv 1812.01187, section 5.3, after Hinton et al. 2015, arXiv 1503.02531) has the
+    cross-entropy in place of KL. That is the same gradient: they differ by T^2 times the teacher's
+    entropy, a constant that at T = 20 would hide the rest of the loss.
+    """
+    student, teacher = (F.log_softmax(values.float() / temperature, 1) for values in (logits, teacher_logits))
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def balanced_class_weights(counts: torch.Tensor) -> torch.Tensor:
+    """w_k = n / (K n_k) for `counts` [K] of n images: all classes weigh the same, an image 1 on average.
+
+    After King and Zeng 2001, Logistic Regression in Rare Events Data (there for two classes).
+    """
+    return counts.sum() / (len(counts) * counts)

@@ -5,6 +5,7 @@ both in the same shapes. An image's partner is another image of the batch, drawn
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ import torch
 from utils.run.device import to_device
 
 Mixed = tuple[torch.Tensor, torch.Tensor]
-Mixing = Callable[[torch.Tensor, torch.Tensor, np.random.Generator], Mixed]
 
 
 def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator) -> Mixed:
@@ -51,23 +51,33 @@ def _cut(length: int, lam: float, rng: np.random.Generator) -> tuple[int, int]:
     return max(start, 0), min(start + size, length)
 
 
-def make_mixing(mixup_alpha: float, cutmix_alpha: float, cutmix_prob: float) -> Mixing | None:
-    """The mixing of a run, or None. An alpha of 0 leaves its method out.
+@dataclass(frozen=True)
+class Mixing:
+    """The mixing of a run; an alpha of 0 leaves its method out.
 
     A batch gets at most one method. CutMix mixes a batch with probability `cutmix_prob` and else
     leaves it plain; MixUp mixes every batch. With both, each batch first draws, evenly, which one.
     """
-    methods: list[Mixing] = []
-    if mixup_alpha > 0:
-        methods.append(lambda images, targets, rng: mixup(images, targets, mixup_alpha, rng))
-    if cutmix_alpha > 0 and cutmix_prob > 0:
 
-        def cutmix_sometimes(images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
-            if rng.random() < cutmix_prob:
-                return cutmix(images, targets, cutmix_alpha, rng)
-            return images, targets
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    cutmix_prob: float = 0.0
 
-        methods.append(cutmix_sometimes)
-    if not methods:
-        return None
-    return lambda images, targets, rng: methods[rng.integers(len(methods))](images, targets, rng)
+    @property
+    def methods(self) -> list[Callable[..., Mixed]]:
+        """Those that a batch may get, none if nothing is ever mixed."""
+        methods = [self._mixup] if self.mixup_alpha > 0 else []
+        return methods + ([self._cutmix] if self.cutmix_alpha > 0 and self.cutmix_prob > 0 else [])
+
+    def __call__(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
+        """One batch, mixed or as it is."""
+        methods = self.methods
+        return methods[rng.integers(len(methods))](images, targets, rng) if methods else (images, targets)
+
+    def _mixup(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
+        return mixup(images, targets, self.mixup_alpha, rng)
+
+    def _cutmix(self, images: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> Mixed:
+        if rng.random() < self.cutmix_prob:
+            return cutmix(images, targets, self.cutmix_alpha, rng)
+        return images, targets

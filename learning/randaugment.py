@@ -14,11 +14,13 @@ Each of these five kinds treats all images that drew one of its operations at on
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from learning.augment import colour, inside_boxes
 from utils.run.device import to_device
 
 MAX_M = 30
@@ -57,22 +59,40 @@ TABLES: dict[str, Callable[[float], np.ndarray]] = {
 }
 
 
+@dataclass(frozen=True)
 class RandAugment:
     """`n` random operations of strength `m` (0 to 30) on each image: a `Transform`."""
 
-    def __init__(self, n: int, m: int):
-        self.n = n
-        self.m = m
+    n: int
+    m: int
 
     def __call__(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """uint8 [N, 3, H, W] to the same shape."""
-        count = len(images)
         for _ in range(self.n):
-            operations = rng.choice(OPERATIONS, count)
-            signs = np.where(np.isin(operations, TWO_WAYS), rng.choice((-1, 1), count), 1)
-            amounts = signs * np.array([RANGES[name] for name in operations]) * self.m / MAX_M
-            images = apply_operations(images, operations, amounts, rng.random((count, 2)))
+            images = random_operation(images, np.full(len(images), self.m), rng)
         return images
+
+
+@dataclass(frozen=True)
+class TrivialAugment:
+    """One random operation of random strength on each image: a `Transform` without a setting.
+
+    Mueller and Hutter 2021 (arXiv 2103.10158), on the operations and ranges of RandAugment, which the
+    paper calls "TA (RA)"; the strength is uniform among 0, 1, ..., 30.
+    """
+
+    def __call__(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """uint8 [N, 3, H, W] to the same shape."""
+        return random_operation(images, rng.integers(MAX_M + 1, size=len(images)), rng)
+
+
+def random_operation(images: torch.Tensor, strengths: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    """One random operation on each image, of `strengths` [N] from 0 to 30: uint8 [N, 3, H, W] to the same."""
+    count = len(images)
+    operations = rng.choice(OPERATIONS, count)
+    signs = np.where(np.isin(operations, TWO_WAYS), rng.choice((-1, 1), count), 1)
+    amounts = signs * np.array([RANGES[name] for name in operations]) * strengths / MAX_M
+    return apply_operations(images, operations, amounts, rng.random((count, 2)))
 
 
 def apply_operations(
@@ -206,16 +226,10 @@ def by_box(
     images: torch.Tensor, operations: np.ndarray, amounts: np.ndarray, places: np.ndarray
 ) -> torch.Tensor:
     """Cutout: a grey square."""
-    colour = torch.tensor(CUTOUT_COLOUR, dtype=torch.uint8).to(images.device)[:, None, None]
-    inside = True
-    for axis, shape in ((0, (1, 1, -1, 1)), (1, (1, 1, 1, -1))):
-        length = images.shape[2 + axis]
-        side = np.round(amounts * length)[:, None]
-        start = np.round(places[:, axis, None] * length - side / 2)
-        pixels = np.arange(length)
-        within = to_device((start <= pixels) & (pixels < start + side), images.device)
-        inside = inside & within.view(len(images), *shape[1:])
-    return torch.where(inside, colour, images)
+    shape = np.array(images.shape[2:])
+    sides = np.round(amounts[:, None] * shape)
+    starts = np.round(places * shape - sides / 2)
+    return torch.where(inside_boxes(starts, starts + sides, images), colour(CUTOUT_COLOUR, images), images)
 
 
 KINDS = (

@@ -13,23 +13,34 @@ import PIL
 import torch
 from torch import nn
 
-from learning.augment import Augment, Normalise, Transform, flip
-from learning.evaluator import Evaluation, evaluate
+from learning.augment import (
+    Augment,
+    CenterCrop,
+    Normalise,
+    RandomErasing,
+    RandomResizedCrop,
+    Transform,
+    center_crop,
+    flip,
+)
+from learning.evaluator import Evaluation, View, evaluate
 from learning.fit import Fit
-from learning.loss import soft_cross_entropy
-from learning.mixing import make_mixing
+from learning.loss import balanced_class_weights, soft_cross_entropy
+from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
-from learning.randaugment import RandAugment
+from learning.randaugment import RandAugment, TrivialAugment
 from learning.schedule import lr_factor
+from learning.teacher import Teacher
 from learning.trainer import Trainer
 from network import build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
+from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, find_dataset
 from utils.data.images import open_images
 from utils.errors import UserError
-from utils.run.checkpoint import save_checkpoint
+from utils.run.checkpoint import load_checkpoint, save_checkpoint
 from utils.run.device import choose_device, choose_precision, configure, describe
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
@@ -37,18 +48,31 @@ from utils.run.randomness import torch_seed
 
 Check = Callable[[], None]
 
+REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
+CROP_MARGIN = 8 / 7  # images are stored so much larger than a crop, as 256 pixels for crops of 224
+
 
 @dataclass
 class Parts:
     """What training and evaluation share: the images, the network, and what carries them to it."""
 
+    args: Namespace
     dataset: Dataset
     network: nn.Module
     normalisation: Normalisation
     loader: Loader
     device: torch.device
     precision: str
-    batch_size: int
+
+    @property
+    def global_batch(self) -> int:
+        """The most images of one step."""
+        return self.args.batch_size * self.args.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """How many steps show each training image once."""
+        return steps_per_epoch(len(self.dataset.splits["train"]), self.global_batch)
 
     @property
     def normalise(self) -> Normalise:
@@ -56,15 +80,19 @@ class Parts:
         return Normalise(*self.normalisation, self.device)
 
     @property
-    def steps_per_epoch(self) -> int:
-        """How many steps show each training image once."""
-        return steps_per_epoch(len(self.dataset.splits["train"]), self.batch_size)
+    def views(self) -> list[View]:
+        """What evaluation shows the network of each image."""
 
-    def evaluate(self, split: str) -> Evaluation:
-        """Evaluate the network, as it is now, on a split."""
+        def whole(images: torch.Tensor) -> torch.Tensor:
+            return self.normalise(center_crop(images, self.args.image_size))
+
+        return [whole, lambda images: whole(images.flip(-1))] if self.args.tta == "flip" else [whole]
+
+    def evaluate(self, network: nn.Module, split: str) -> Evaluation:
+        """Evaluate a network, as it is now, on a split."""
         # Nothing is kept for a backward pass, so twice as many images surely fit.
-        batches = self.loader(in_order(self.dataset.splits[split], 2 * self.batch_size))
-        return evaluate(self.network, batches, self.normalise, self.precision)
+        batches = self.loader(in_order(self.dataset.splits[split], 2 * self.args.batch_size))
+        return evaluate(network, batches, self.views, self.precision)
 
     def about(self) -> dict:
         """What a run's files say about it beside its flags."""
@@ -96,9 +124,11 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     dataset = find_data(args, checkpoint, check)
     network, normalisation = make_network(args, len(dataset.classes), checkpoint)
     network.to(device, memory_format=torch.channels_last)
-    images = open_images(dataset, args.image_size, args.cache, Path(args.cache_dir), args.num_workers, check)
+    crop = args.crop != "none"
+    frame = Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
+    images = open_images(dataset, frame, args.cache, Path(args.cache_dir), args.num_workers, check)
     loader = Loader(images, dataset.labels, device, check)
-    return Parts(dataset, network, normalisation, loader, device, precision, args.batch_size)
+    return Parts(args, dataset, network, normalisation, loader, device, precision)
 
 
 def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> Dataset:
@@ -127,7 +157,14 @@ def make_network(
 ) -> tuple[nn.Module, Normalisation]:
     """The network of the flags and the normalisation its weights expect."""
     torch.manual_seed(torch_seed(args.seed, "weights"))
-    network = build_network(args.model, num_classes, norm=args.norm, zero_gamma=args.zero_gamma)
+    network = build_network(
+        args.model,
+        num_classes,
+        norm=args.norm,
+        zero_gamma=args.zero_gamma,
+        drop_path=args.drop_path,
+        dropout=args.dropout,
+    )
     if checkpoint:
         source = f"from epoch {checkpoint['epoch']}, step {checkpoint['step']} of the run"
         normalisation = Normalisation(*checkpoint["normalisation"])
@@ -146,18 +183,54 @@ def make_network(
     return network, normalisation
 
 
-def make_trainer(args: Namespace, parts: Parts) -> Trainer:
-    """The optimizer, schedule, batch transforms and loss of the flags."""
-    mixing = make_mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob)
-    smoothing = f", labels smoothed by {args.label_smooth:g}" if args.label_smooth else ""
-    mixed = ", of mixed images and labels (accuracy: of the dominant label)" if mixing else ""
-    print(f"loss     training: cross-entropy{smoothing}{mixed}; validation and test: plain cross-entropy")
-    transforms: dict[str, Transform] = {"flip": flip}
+def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, Transform]:
+    """The augmentation of training images, by the names of their random streams."""
+    transforms: dict[str, Transform] = {}
+    if args.crop != "none":
+        crop = RandomResizedCrop if args.crop == "random" else CenterCrop
+        transforms["crop"] = crop(args.image_size)
+    transforms["flip"] = flip
     if args.randaugment:
         transforms["randaugment"] = RandAugment(args.rand_n, args.rand_m)
+    if args.trivial_augment:
+        transforms["trivial_augment"] = TrivialAugment()
+    if args.random_erasing:
+        mean = tuple(round(255 * channel) for channel in normalisation.mean)
+        transforms["random_erasing"] = RandomErasing(args.random_erasing, mean)
+    return transforms
+
+
+def make_teacher(parts: Parts) -> Teacher:
+    """The network of another run's checkpoint; raises `UserError` if it knows other classes."""
+    args = parts.args
+    checkpoint = load_checkpoint(Path(args.teacher))
+    if checkpoint["classes"] != list(parts.dataset.classes):
+        raise UserError(f"--teacher {args.teacher} was trained on other classes; name a run on these")
+    flags = checkpoint["flags"]
+    network = build_network(flags["model"], len(parts.dataset.classes), norm=flags["norm"])
+    network.load_state_dict(checkpoint["network"])
+    network.to(parts.device, memory_format=torch.channels_last)
+    theirs = Normalise(*checkpoint["normalisation"], parts.device)
+    return Teacher(network, theirs.after(parts.normalise), args.teacher_temperature, args.teacher_weight)
+
+
+def make_trainer(parts: Parts) -> Trainer:
+    """The optimizer, schedule, batch transforms and loss of the flags."""
+    args, dataset = parts.args, parts.dataset
+    class_weights = None
+    if args.class_weights == "balanced":
+        counts = np.bincount(dataset.labels[dataset.splits["train"]], minlength=len(dataset.classes))
+        class_weights = balanced_class_weights(torch.tensor(counts, dtype=torch.float32)).to(parts.device)
     return Trainer(
         parts.network,
-        make_optimizer(args.optimizer, parts.network, args.learning_rate, args.weight_decay),
+        make_optimizer(
+            args.optimizer,
+            parts.network,
+            args.learning_rate * (parts.global_batch / REFERENCE_BATCH if args.linear_scaling else 1),
+            args.weight_decay,
+            nesterov=args.nesterov,
+            no_bias_decay=args.no_bias_decay,
+        ),
         lr_factor=partial(
             lr_factor,
             steps_per_epoch=parts.steps_per_epoch,
@@ -166,35 +239,40 @@ def make_trainer(args: Namespace, parts: Parts) -> Trainer:
             warmup_epochs=args.warmup_epochs,
             milestones=args.milestones,
         ),
-        augment=Augment(transforms),
+        augment=Augment(make_transforms(args, parts.normalisation)),
         normalise=parts.normalise,
-        mixing=mixing,
-        criterion=partial(soft_cross_entropy, smoothing=args.label_smooth),
-        num_classes=len(parts.dataset.classes),
+        mixing=Mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
+        criterion=partial(soft_cross_entropy, smoothing=args.label_smooth, class_weights=class_weights),
+        num_classes=len(dataset.classes),
         precision=parts.precision,
         seed=args.seed,
         device=parts.device,
+        teacher=make_teacher(parts) if args.teacher else None,
+        accumulate=args.accumulate,
+        grad_clip=args.grad_clip,
+        freeze_steps=args.freeze_epochs * parts.steps_per_epoch,
+        ema_decay=args.ema,
     )
 
 
-def make_fit(
-    args: Namespace, parts: Parts, trainer: Trainer, folder: RunFolder, about: dict, log: RunLog
-) -> Fit:
+def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, about: dict, log: RunLog) -> Fit:
     """The run's epochs: which batches, and where they are kept; `about` goes into each checkpoint."""
+    args = parts.args
     order = partial(
         training_order,
         parts.dataset.splits["train"],
-        args.batch_size,
+        parts.global_batch,
         args.seed,
         last_step=args.epochs * parts.steps_per_epoch,
     )
     return Fit(
         trainer,
         batches_from=lambda step: parts.loader(order(first_step=step)),
-        validate=partial(parts.evaluate, "val"),
+        validate=partial(parts.evaluate, split="val"),
         save=lambda name, state: save_checkpoint(folder / name, {**about, **state}),
         log=log,
         epochs=args.epochs,
         steps_per_epoch=parts.steps_per_epoch,
         log_interval=args.log_interval,
+        patience=args.early_stop,
     )

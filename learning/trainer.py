@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from learning.augment import Augment, Normalise
+from learning.ema import Ema
 from learning.mixing import Mixing
+from learning.teacher import Teacher
 from utils.errors import RunFailed
 from utils.run.device import autocast
 from utils.run.randomness import draws_of_step, torch_seed
@@ -66,8 +68,12 @@ class Trainer:
     """Runs training steps; step t is a function of the state, the batch and (seed, t) alone.
 
     `lr_factor` maps a step to the factor of the learning rate, `augment` and `normalise` make the
-    network's input of a uint8 batch, `mixing` mixes it (or is None), and `criterion` maps logits
-    [N, K] and target probabilities [N, K] to the loss.
+    network's input of a uint8 batch, `mixing` mixes it, and `criterion` maps logits [N, K] and target
+    probabilities [N, K] to the loss, to which a `teacher` adds its own.
+
+    A batch goes through the network in `accumulate` parts, which takes the memory of one part and is one
+    step all the same. Gradients longer than `grad_clip` over all parameters are scaled down to it. For
+    the first `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are.
     """
 
     def __init__(
@@ -78,12 +84,17 @@ class Trainer:
         lr_factor: Callable[[int], float],
         augment: Augment,
         normalise: Normalise,
-        mixing: Mixing | None,
+        mixing: Mixing,
         criterion: Criterion,
         num_classes: int,
         precision: str,
         seed: int,
         device: torch.device,
+        teacher: Teacher | None = None,
+        accumulate: int = 1,
+        grad_clip: float | None = None,
+        freeze_steps: int = 0,
+        ema_decay: float | None = None,
     ):
         self.network = network
         self.optimizer = optimizer
@@ -95,9 +106,15 @@ class Trainer:
         self.precision = precision
         self.seed = seed
         self.device = device
+        self.teacher = teacher
+        self.accumulate = accumulate
+        self.grad_clip = grad_clip
+        self.freeze_steps = freeze_steps
+        self.ema = None if ema_decay is None else Ema(network, ema_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.one_hot = torch.eye(num_classes, device=device)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.frozen = False
         self.step = 0
         self.totals = Totals()
 
@@ -115,29 +132,59 @@ class Trainer:
             group["lr"] = base * factor
 
         inputs = self.normalise(self.augment(images, draws))
-        targets = self.one_hot[labels]
-        if self.mixing is not None:
-            inputs, targets = self.mixing(inputs, targets, draws("mixing"))
+        inputs, targets = self.mixing(inputs, self.one_hot[labels], draws("mixing"))
 
-        if not self.network.training:
-            self.network.train()
-        with autocast(self.device, self.precision):
-            logits = self.network(inputs)
-            loss = self.criterion(logits, targets)
-        self.scaler.scale(loss).backward()
+        self._set_mode()
+        loss, hits = self._backward(inputs, targets)
+        if self.grad_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.network, self.step)
 
-        hits = (logits.detach().argmax(1) == targets.argmax(1)).sum()
         self.totals.add(self.step, len(images), loss, hits)
         self.step += 1
+
+    def _set_mode(self) -> None:
+        """Put the network into training mode, but for what is frozen at this step."""
+        frozen = self.step < self.freeze_steps
+        if self.network.training and self.frozen == frozen:
+            return
+        self.network.train()
+        if frozen != self.frozen:
+            for name, parameter in self.network.named_parameters():
+                parameter.requires_grad_(not frozen or name.startswith(f"{self.network.head}."))
+        if frozen:
+            for module in self.network.modules():
+                if hasattr(module, "running_var"):
+                    module.eval()
+        self.frozen = frozen
+
+    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add up the gradients of the mean loss over the batch; returns that loss and the hits."""
+        total, hits = torch.zeros((), device=self.device), 0
+        parts = (tensor.chunk(self.accumulate) for tensor in (inputs, targets))
+        for part, part_targets in zip(*parts, strict=True):
+            with autocast(self.device, self.precision):
+                logits = self.network(part)
+                loss = self.criterion(logits, part_targets)
+                if self.teacher is not None:
+                    loss = loss + self.teacher.loss(part, logits)
+            loss = loss * (len(part) / len(inputs))
+            self.scaler.scale(loss).backward()
+            total = total + loss.detach()
+            hits = hits + (logits.detach().argmax(1) == part_targets.argmax(1)).sum()
+        return total, hits
 
     def state_dict(self) -> dict:
         """All that the next step depends on beside the batch, and the epoch's totals so far."""
         self.totals.collect()
         return {
             "network": self.network.state_dict(),
+            "ema": None if self.ema is None else self.ema.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
@@ -147,6 +194,8 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict`."""
         self.network.load_state_dict(state["network"])
+        if self.ema is not None:
+            self.ema.network.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]

@@ -44,14 +44,24 @@ class WeightsError(Exception):
 
 
 def build_network(
-    name: str, num_classes: int, *, norm: str = "batchnorm", zero_gamma: bool = False
+    name: str,
+    num_classes: int,
+    *,
+    norm: str = "batchnorm",
+    zero_gamma: bool = False,
+    drop_path: float | None = None,
+    dropout: float | None = None,
 ) -> nn.Module:
     """Build a network that maps images [N, 3, H, W] to logits [N, num_classes].
 
     `name` is one of `NETWORKS`, `norm` one of `NORMS`. `zero_gamma` starts the last norm of each
     residual branch at 0 (He et al. 2019, section 3.1), so that the network starts as its shortcuts
-    alone. Raises `KeyError` for an unknown name or norm.
+    alone. `drop_path` is the probability that training leaves out the last residual branch; it rises
+    in proportion to the depth (Huang et al. 2016, arXiv 1603.09382, section 3). `dropout` is that of
+    a feature before the last layer. None leaves both as published: 0 but for the EfficientNets.
+    Raises `KeyError` for an unknown name or norm.
     """
+    from network.layers import set_drop_path, set_dropout
     from network.norm import NORM_LAYERS, zero_residual_gammas
 
     family, member = NETWORKS[name]
@@ -59,6 +69,10 @@ def build_network(
     network.zero_gamma = zero_gamma
     if zero_gamma:
         zero_residual_gammas(network)
+    if drop_path is not None:
+        set_drop_path(network, drop_path)
+    if dropout is not None:
+        set_dropout(network, dropout)
     return network
 
 

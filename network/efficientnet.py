@@ -82,17 +82,16 @@ class MBConv(nn.Module):
         if not lite:
             self.block.append(SqueezeExcitation(width, max(1, inputs // 4), nn.SiLU()))
         self.block.append(conv_norm(width, outputs, 1, 1, norm))
-        self.is_residual = stride == 1 and inputs == outputs
-        self.sum = StochasticDepth(p)
+        self.sum = StochasticDepth(p) if stride == 1 and inputs == outputs else None
 
     @property
     def last_norm(self) -> nn.Module | None:
         """The norm that --zero_gamma starts at 0."""
-        return self.block[-1][1] if self.is_residual else None
+        return self.block[-1][1] if self.sum is not None else None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         branch = self.block(images)
-        return self.sum(branch, images) if self.is_residual else branch
+        return branch if self.sum is None else self.sum(branch, images)
 
 
 class EfficientNet(nn.Module):

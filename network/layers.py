@@ -86,3 +86,17 @@ class StochasticDepth(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p:.3g}"
+
+
+def set_drop_path(network: nn.Module, p: float) -> None:
+    """Let training drop residual branch l of L with probability p l / L."""
+    sums = [module for module in network.modules() if isinstance(module, StochasticDepth)]
+    for number, module in enumerate(sums, 1):
+        module.p = p * number / len(sums)
+
+
+def set_dropout(network: nn.Module, p: float) -> None:
+    """Let training drop each feature before the last layer with probability p."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = p

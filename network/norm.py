@@ -56,13 +56,15 @@ NORM_LAYERS: dict[str, NormLayer] = {
 }
 
 
-def zero_residual_gammas(network: nn.Module) -> int:
-    """Set gamma of each residual branch's last norm to 0; returns how many there are.
+def residual_last_norms(network: nn.Module) -> list[nn.Module]:
+    """The last norm of each residual branch; a residual block names it as its attribute `last_norm`."""
+    norms = (getattr(block, "last_norm", None) for block in network.modules())
+    return [norm for norm in norms if norm is not None]
 
-    A residual block names that norm as its attribute `last_norm`.
-    """
-    blocks = network.modules()
-    norms = [block.last_norm for block in blocks if getattr(block, "last_norm", None) is not None]
+
+def zero_residual_gammas(network: nn.Module) -> int:
+    """Set gamma of each residual branch's last norm to 0; returns how many there are."""
+    norms = residual_last_norms(network)
     for norm in norms:
         nn.init.zeros_(norm.weight)
     return len(norms)

@@ -131,6 +131,7 @@ class RegNet(nn.Module):
                 inputs = width
             self.trunk_output.add_module(f"block{number}", stage)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(0.0)
         self.fc = nn.Linear(inputs, num_classes)
 
         for module in self.modules():
@@ -141,7 +142,8 @@ class RegNet(nn.Module):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.avgpool(self.trunk_output(self.stem(images))).flatten(1))
+        features = self.trunk_output(self.stem(images))
+        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
 
 def build(name: str, num_classes: int, norm: NormLayer) -> RegNet:

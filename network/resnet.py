@@ -130,6 +130,7 @@ class ResNet(nn.Module):
                 inputs = width * block.expansion
             self.add_module(f"layer{stage + 1}", blocks)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(0.0)
         self.fc = nn.Linear(inputs, num_classes)
 
         for module in self.modules():
@@ -139,7 +140,7 @@ class ResNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = self.maxpool(self.bn1(self.conv1(images)))
         features = self.layer4(self.layer3(self.layer2(self.layer1(features))))
-        return self.fc(self.avgpool(features).flatten(1))
+        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
 
 def build(name: str, num_classes: int, norm: NormLayer) -> ResNet:

@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as tv
 
-from learning.augment import Augment, Normalise, flip
+from learning.augment import (
+    Augment,
+    CenterCrop,
+    Normalise,
+    RandomErasing,
+    RandomResizedCrop,
+    center_crop,
+    flip,
+    random_boxes,
+)
 from utils.run.randomness import draws_of_step
 
 
@@ -45,3 +56,58 @@ def test_a_transform_more_does_not_shift_the_draws_of_the_others():
     alone = Augment({"flip": flip})(images, draws)
     assert torch.equal(Augment({**noise, "flip": flip})(images, draws), alone)
     assert not torch.equal(Augment({"flip": flip})(images, draws_of_step(seed=1, step=3)), alone)
+
+
+def test_center_crop_takes_the_middle():
+    images = random_images(2, 8, 9)
+    expected = images[:, :, 2:6, 2:6]
+    assert torch.equal(center_crop(images, 4), expected)
+    assert torch.equal(CenterCrop(4)(images, np.random.default_rng(0)), expected)
+    assert torch.equal(center_crop(images, 8), images[..., :8])
+
+
+def test_random_boxes_have_the_areas_and_aspects_asked_for_and_lie_inside():
+    top, left, height, width = random_boxes(np.random.default_rng(0), 5000, (0.1, 0.4), (0.5, 2.0)).T
+    area, aspect = height * width, width / height
+    assert (np.stack((top, left)) >= 0).all()
+    assert (np.stack((top + height, left + width)) <= 1 + 1e-12).all()
+    assert (area.min(), area.max()) == pytest.approx((0.1, 0.4), abs=0.01)
+    assert area.mean() == pytest.approx(0.25, abs=0.01)
+    assert (aspect.min(), aspect.max()) == pytest.approx((0.5, 2.0), abs=0.02)
+    assert (aspect > 1).mean() == pytest.approx(0.5, abs=0.03)  # log-uniform
+    assert (left / (1 - width)).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_random_resized_crop_is_torchvisions_of_the_same_boxes():
+    images = F.interpolate(random_images(8, 6, 6).float(), 48, mode="bicubic").clamp(0, 255).to(torch.uint8)
+    crops = RandomResizedCrop(24)(images, np.random.default_rng(3))
+    assert crops.shape == (8, 3, 24, 24)
+    boxes = random_boxes(np.random.default_rng(3), 8, (0.08, 1.0), (3 / 4, 4 / 3))
+    for image, crop, (top, left, height, width) in zip(images, crops, boxes * 48, strict=True):
+        # The oracle magnifies so much that its whole pixels hit the fractional box.
+        large = F.interpolate(image[None].float(), 48 * 8, mode="bilinear", align_corners=False)
+        sides = [round(8 * side) for side in (top, left, height, width)]
+        expected = tv.resized_crop(large, *sides, [24, 24], antialias=False)
+        assert (crop - expected).abs().mean() < 3
+
+
+def test_random_erasing_fills_a_box_in_a_share_of_the_images():
+    images = torch.zeros(2000, 3, 40, 30, dtype=torch.uint8)
+    erased = RandomErasing(0.3, (9, 8, 7))(images, np.random.default_rng(0))
+    touched = (erased != 0).any(1)
+    chosen = touched.any((1, 2))
+    assert chosen.float().mean() == pytest.approx(0.3, abs=0.03)
+    areas = touched[chosen].float().mean((1, 2))
+    assert areas.mean() == pytest.approx(0.21, abs=0.02)
+    assert areas.max() <= 0.43
+    one = erased[chosen][0]
+    rows, columns = touched[chosen][0].any(1), touched[chosen][0].any(0)
+    assert (one[:, rows][:, :, columns] == torch.tensor([9, 8, 7])[:, None, None]).all()  # a full box
+    assert torch.equal(RandomErasing(0, (9, 8, 7))(images, np.random.default_rng(0)), images)
+
+
+def test_one_normalisation_after_another():
+    images = random_images()
+    cpu = torch.device("cpu")
+    ours, theirs = Normalise((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), cpu), Normalise((0.1,) * 3, (0.7,) * 3, cpu)
+    torch.testing.assert_close(theirs.after(ours)(ours(images)), theirs(images), rtol=1e-5, atol=1e-5)

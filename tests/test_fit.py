@@ -43,18 +43,18 @@ class Recorder:
         self.shown.append(pixels)
 
 
-def make_fit(recorder, check=lambda: None, accuracies=None, **settings):
+def make_fit(recorder, check=lambda: None, accuracies=None, trainer=None, **settings):
     images, labels = random_batch(COUNT)
     loader = Loader(StoredImages(images.permute(0, 2, 3, 1).numpy()), labels.numpy(), CPU, check)
-    trainer = make_trainer(optimizer="ADAM")
+    trainer = make_trainer(optimizer="ADAM", **(trainer or {}))
     scripted = iter(accuracies or ())
 
-    def validate():
+    def validate(network):
         if accuracies:
             hits = next(scripted)
             probabilities = np.eye(2)[[0] * hits + [1] * (100 - hits)]
             return Evaluation(1.0, np.zeros(100, int), probabilities)
-        return evaluate(trainer.network, loader(in_order(np.arange(10), 4)), NORMALISE, "fp32")
+        return evaluate(network, loader(in_order(np.arange(10), 4)), [NORMALISE], "fp32")
 
     return Fit(
         trainer,
@@ -128,7 +128,32 @@ def test_k5_best_is_the_first_of_the_highest_validation_accuracies():
     make_fit(recorder, accuracies=[40, 60, 60]).run()
     assert [improved for _, _, improved in recorder.rows] == [True, True, False]
     assert recorder.states["best.pt"]["epoch"] == 2
-    assert recorder.states["last.pt"]["best"] == {"epoch": 2, "val_accuracy": 60.0}
+    assert recorder.states["last.pt"]["best"] == {"epoch": 2, "val_accuracy": 60.0, "weights": "raw"}
+
+
+def test_the_better_of_weights_and_average_is_kept():
+    recorder = Recorder()
+    # Raw and average of each epoch; equal ones mean raw.
+    fit = make_fit(recorder, accuracies=[40, 40, 50, 60, 59, 58], trainer={"ema_decay": 0.9})
+    fit.run()
+    first, second = (state for name, state in recorder.saves if name == "best.pt")
+    assert first["best"] == {"epoch": 1, "val_accuracy": 40.0, "weights": "raw"}
+    assert second["best"] == {"epoch": 2, "val_accuracy": 60.0, "weights": "ema"}
+    assert_same(second["network"], second["ema"])
+    with pytest.raises(AssertionError):
+        assert_same(first["network"], first["ema"])
+    assert [row["ema_val_accuracy"] for row, _, _ in recorder.rows] == pytest.approx([40, 60, 58])
+
+
+def test_a_run_stops_when_it_is_out_of_patience():
+    recorder = Recorder()
+    fit = make_fit(recorder, accuracies=[40, 30, 40, 99], patience=2, epochs=9)
+    fit.run()
+    assert len(recorder.rows) == 3  # epoch 1 was the best, 2 and 3 brought nothing
+    resumed = make_fit(Recorder(), accuracies=[99], patience=2, epochs=9)
+    resumed.load_state_dict(copy.deepcopy(fit.state_dict()))
+    resumed.run()
+    assert len(resumed.history) == 3
 
 
 def test_k4_every_epoch_is_saved_when_it_ends():

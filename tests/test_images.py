@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import ROOT, write_images
 from utils.data.cache import cached_images, decoded_in_memory
-from utils.data.decode import UnreadableImage, decode
+from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import find_dataset
 from utils.data.images import DecodedImages, StoredImages
 from utils.errors import Interrupted, UserError
@@ -32,14 +32,14 @@ def data(tmp_path):
 
 
 def build(data, folder, size=16, check=never):
-    return cached_images(find_dataset(data, seed=42), size, folder, check)
+    return cached_images(find_dataset(data, seed=42), Frame(size), folder, check)
 
 
 def test_decoding_is_pillows_bilinear_resize(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     expected = Image.fromarray(pixels).resize((20, 20), Image.Resampling.BILINEAR)
-    assert np.array_equal(decode(tmp_path / "a.png", 20), np.asarray(expected))
+    assert np.array_equal(decode(tmp_path / "a.png", Frame(20)), np.asarray(expected))
 
 
 def test_a_large_jpeg_keeps_its_looks(tmp_path):
@@ -47,19 +47,19 @@ def test_a_large_jpeg_keeps_its_looks(tmp_path):
     image = Image.fromarray(coarse).resize((1600, 1600), Image.Resampling.BICUBIC)
     image.save(tmp_path / "a.jpg", quality=95)
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), int)
-    assert np.abs(decode(tmp_path / "a.jpg", 32) - expected).mean() < 2
+    assert np.abs(decode(tmp_path / "a.jpg", Frame(32)) - expected).mean() < 2
 
 
 def test_grey_and_rotated_images_are_read_rightly(tmp_path):
     grey = Image.new("L", (10, 10), 77)
     grey.save(tmp_path / "grey.png")
-    assert (decode(tmp_path / "grey.png", 8) == 77).all()
+    assert (decode(tmp_path / "grey.png", Frame(8)) == 77).all()
     half = Image.new("RGB", (10, 10))
     half.paste((255, 255, 255), (0, 0, 10, 5))
     exif = Image.Exif()
     exif[0x0112] = 3  # taken upside down
     half.save(tmp_path / "turned.png", exif=exif)
-    turned = decode(tmp_path / "turned.png", 10)
+    turned = decode(tmp_path / "turned.png", Frame(10))
     assert turned[:5].max() == 0
     assert turned[5:].min() == 255
 
@@ -68,20 +68,20 @@ def test_grey_and_rotated_images_are_read_rightly(tmp_path):
 def test_what_is_no_image_is_named(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableImage, match=r"a\.jpg"):
-        decode(tmp_path / "a.jpg", 8)
+        decode(tmp_path / "a.jpg", Frame(8))
 
 
 def test_the_cache_holds_what_decoding_gives(data, tmp_path):
     dataset = find_dataset(data, seed=42)
-    expected = np.stack([decode(data / name, 16) for name in dataset.files])
+    expected = np.stack([decode(data / name, Frame(16)) for name in dataset.files])
     assert np.array_equal(build(data, tmp_path / "cache"), expected)
-    assert np.array_equal(decoded_in_memory(dataset, 16, never), expected)
+    assert np.array_equal(decoded_in_memory(dataset, Frame(16), never), expected)
 
 
 def test_the_cache_is_built_once_for_all_seeds(data, tmp_path, monkeypatch):
     before = build(data, tmp_path / "cache")
     monkeypatch.setattr("utils.data.cache.decode", None)  # decoding again would fail
-    again = cached_images(find_dataset(data, seed=7), 16, tmp_path / "cache", never)
+    again = cached_images(find_dataset(data, seed=7), Frame(16), tmp_path / "cache", never)
     assert np.array_equal(before, again)
 
 
@@ -146,7 +146,7 @@ def slowly(*args):
     time.sleep(float(slow))
     return decode(*args)
 cache.decode = slowly
-cache.cached_images(find_dataset(data, 42), 16, folder, lambda: None)
+cache.cached_images(find_dataset(data, 42), cache.Frame(16), folder, lambda: None)
 """
 
 
@@ -163,7 +163,7 @@ def test_a_killed_build_is_not_mistaken_for_a_cache(data, tmp_path):
     builder.communicate()
     assert not list((tmp_path / "cache").glob("*.npy"))
     dataset = find_dataset(data, seed=42)
-    assert np.array_equal(build(data, tmp_path / "cache"), decoded_in_memory(dataset, 16, never))
+    assert np.array_equal(build(data, tmp_path / "cache"), decoded_in_memory(dataset, Frame(16), never))
 
 
 def test_of_two_runs_that_start_together_one_builds(data, tmp_path):
@@ -185,10 +185,10 @@ def sources(data, tmp_path):
     dataset = find_dataset(data, seed=42)
     paths = [data / name for name in dataset.files]
     return {
-        "disk": StoredImages(cached_images(dataset, 16, tmp_path / "cache", never)),
-        "ram": StoredImages(decoded_in_memory(dataset, 16, never)),
-        "no workers": DecodedImages(paths, 16, 0),
-        "two workers": DecodedImages(paths, 16, 2),
+        "disk": StoredImages(cached_images(dataset, Frame(16), tmp_path / "cache", never)),
+        "ram": StoredImages(decoded_in_memory(dataset, Frame(16), never)),
+        "no workers": DecodedImages(paths, Frame(16), 0),
+        "two workers": DecodedImages(paths, Frame(16), 2),
     }
 
 
@@ -206,7 +206,7 @@ def test_all_sources_give_the_same_batches(data, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_goes_bad_during_a_run_is_named_in_one_line(data, tmp_path, workers):
     dataset = find_dataset(data, seed=42)
-    source = DecodedImages([data / name for name in dataset.files], 16, workers)
+    source = DecodedImages([data / name for name in dataset.files], Frame(16), workers)
     shutil.copy("/dev/null", data / dataset.files[4])
     with pytest.raises(UserError) as error:
         list(source.batches([np.array([0, 4])]))
@@ -235,3 +235,19 @@ print((resident() - before) / 1e6)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 16
+
+
+def test_a_crop_keeps_the_aspect_ratio_and_takes_the_middle(tmp_path):
+    pixels = np.zeros((40, 100, 3), np.uint8)
+    pixels[:, 30:70] = 200  # the middle square
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    cropped = decode(tmp_path / "wide.png", Frame(20, crop=True))
+    assert (cropped[:, 1:-1] == 200).all()  # the filter looks one pixel over the edge
+    assert (decode(tmp_path / "wide.png", Frame(20)) == 0).any()
+
+
+def test_crops_and_whole_images_have_caches_of_their_own(data, tmp_path):
+    dataset = find_dataset(data, seed=42)
+    for frame in (Frame(16), Frame(16, crop=True), Frame(16)):
+        cached_images(dataset, frame, tmp_path / "cache", never)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2

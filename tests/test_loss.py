@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from learning.loss import soft_cross_entropy
+from learning.loss import balanced_class_weights, distillation, soft_cross_entropy
 
 
 def test_by_hand():
@@ -29,3 +29,33 @@ def test_its_own_formula():
     smoothed = 0.9 * targets + 0.1 / 4
     expected = -(smoothed * logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(soft_cross_entropy(logits, targets, 0.1), expected)
+
+
+def test_class_weights_by_hand():
+    logits = torch.tensor([[0.0, math.log(3.0)]] * 2)  # probabilities 1/4, 3/4
+    loss = soft_cross_entropy(logits, torch.eye(2), class_weights=torch.tensor([2.0, 0.5]))
+    assert math.isclose(loss, -(2 * math.log(0.25) + 0.5 * math.log(0.75)) / 2, rel_tol=1e-6)
+
+
+def test_balanced_weights_give_each_class_the_same_sum_and_each_image_a_mean_of_one():
+    counts = torch.tensor([1.0, 3.0, 8.0])
+    weights = balanced_class_weights(counts)
+    torch.testing.assert_close(weights * counts, torch.full((3,), 4.0))
+    assert (weights * counts).sum() == counts.sum()
+
+
+def test_distillation_by_hand():
+    # At T = 2 the student has probabilities 1/2, 1/2 and the teacher 1/4, 3/4.
+    student, teacher = torch.zeros(1, 2), torch.tensor([[0.0, 2 * math.log(3.0)]])
+    expected = 4 * (0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5))
+    assert math.isclose(distillation(student, teacher, 2.0), expected, rel_tol=1e-6)
+    assert distillation(teacher, teacher, 2.0) == 0
+
+
+def test_distillation_has_the_gradient_of_the_papers_loss():
+    """T^2 l(softmax(r / T), softmax(z / T)) with l the cross-entropy: section 5.3 of arXiv 1812.01187."""
+    z, r = torch.randn(2, 5, 7).unbind()
+    ours, papers = z.clone().requires_grad_(), z.clone().requires_grad_()
+    distillation(ours, r, 20.0).backward()
+    (400 * F.cross_entropy(papers / 20, (r / 20).softmax(1))).backward()
+    torch.testing.assert_close(ours.grad, papers.grad, rtol=1e-3, atol=1e-5)

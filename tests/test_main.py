@@ -36,11 +36,12 @@ def network_of(path):
 
 def test_k10_a_run_on_a_cpu_leaves_what_is_promised_and_nothing_else(program, capsys, monkeypatch):
     monkeypatch.chdir(program.folder)
-    assert program("run", *SMALL, "--device", "cpu") == 0
+    assert program("run", *SMALL, "--device", "cpu", "--precision", "fp32") == 0
     out, err = capsys.readouterr()
     assert err == ""  # no progress bars where the output is not a terminal
     assert [line.split()[0] for line in out.splitlines()] == [
-        *("device", "data", "network", "loss", "epoch", "1/2", "2/2", "test", "results"),
+        *("device", "data", "network", "tricks", "schedule:", "augmentation:"),
+        *("epoch", "1/2", "2/2", "test", "results"),
     ]
     run = program.run("run")
     written = {path.name for path in run.iterdir() if path.name != ".lock"}

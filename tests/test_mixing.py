@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from learning.mixing import cutmix, make_mixing, mixup
+from learning.mixing import Mixing, cutmix, mixup
 
 
 class FixedBeta:
@@ -105,12 +105,15 @@ def kind(mixing, seed: int) -> str:
     ],
 )
 def test_c1_c4_at_most_one_method_a_batch(flags, shares):
-    kinds = [kind(make_mixing(*flags), seed) for seed in range(400)]
+    kinds = [kind(Mixing(*flags), seed) for seed in range(400)]
     for name in ("plain", "mixup", "cutmix"):
         # A draw can leave a batch as it was: lambda near 1, or a box of no pixels.
         assert kinds.count(name) / 400 == pytest.approx(shares.get(name, 0), abs=0.09)
 
 
-def test_c1_no_mixing_is_none():
-    assert make_mixing(0, 0, 0) is None
-    assert make_mixing(0, 1, 0) is None
+def test_c1_without_an_alpha_or_a_probability_nothing_is_mixed():
+    images, targets = batch()
+    for flags in ((0, 0, 0), (0, 1, 0)):
+        mixing = Mixing(*flags)
+        assert mixing.methods == []
+        assert mixing(images, targets, np.random.default_rng(0)) == (images, targets)

@@ -10,8 +10,10 @@ import torchvision
 from torch import nn
 
 from network import NETWORKS, NORMS, build_network
+from network.efficientnet import MBConv
 from network.evonorm import EvoNormB0, EvoNormS0
 from network.layers import SameConv2d, SqueezeExcitation, StochasticDepth
+from network.norm import residual_last_norms
 from network.weights import from_lite, torchvision_name
 
 
@@ -371,8 +373,30 @@ def test_n8_dropout_and_stochastic_depth_are_those_published(name, dropout):
     network = build_network(f"EfficientNet-{name}", 3)
     (drop,) = [module for module in network.modules() if isinstance(module, nn.Dropout)]
     assert drop.p == dropout
+    blocks = [module for module in network.modules() if isinstance(module, MBConv)]
+    for position, block in enumerate(blocks):
+        if block.sum is not None:
+            assert block.sum.p == pytest.approx(0.2 * position / len(blocks))
+
+
+@pytest.mark.parametrize("name", SMALL_MEMBERS)
+def test_drop_path_rises_with_the_depth_and_dropout_comes_before_the_head(name):
+    network = build_network(name, 3, drop_path=0.4, dropout=0.25)
     rates = [module.p for module in network.modules() if isinstance(module, StochasticDepth)]
-    assert rates == pytest.approx([0.2 * position / len(rates) for position in range(len(rates))])
+    assert rates == pytest.approx([0.4 * (number + 1) / len(rates) for number in range(len(rates))])
+    assert len(rates) == len(residual_last_norms(network))
+    images, inputs = torch.randn(4, 3, 64, 64), []
+    network.get_submodule(network.head).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        network.eval()(images)
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.train()
+        network(images)
+    evaluated, trained = inputs
+    alive = evaluated != 0  # rectifiers leave zeros of their own
+    assert (trained[alive] == 0).float().mean() == pytest.approx(0.25, abs=0.05)
+    assert (trained[~alive] == 0).all()
 
 
 def test_e8_unknown_names_are_refused():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from learning.optimizer import make_optimizer
+from network import build_network
 
 
 def one_step(name: str, weight: float, gradient: float, steps: int = 1) -> float:
@@ -26,6 +27,32 @@ def test_sgd_by_hand():
     second = first - 0.1 * (0.9 * 0.52 + 0.5 + 0.01 * first)
     assert one_step("SGD", 2.0, 0.5) == pytest.approx(first, rel=1e-6)
     assert one_step("SGD", 2.0, 0.5, steps=2) == pytest.approx(second, rel=1e-6)
+
+
+def test_nesterov_by_hand():
+    # The step is the gradient plus 0.9 times the momentum, which is the gradient at first.
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 2.0)
+    optimizer = make_optimizer("SGD", network, 0.1, 0.0, nesterov=True)
+    network.weight.grad = torch.full((1, 1), 0.5)
+    optimizer.step()
+    assert network.weight.item() == pytest.approx(2 - 0.1 * 1.9 * 0.5, rel=1e-6)
+
+
+def test_adamw_decouples_the_decay():
+    # Beside the step of the learning rate, the weight shrinks by learning rate times decay.
+    assert one_step("ADAMW", 2.0, 0.5) == pytest.approx(2 * (1 - 0.1 * 0.01) - 0.1, rel=1e-5)
+    assert one_step("ADAMW", 2.0, 0.0) == pytest.approx(2 * (1 - 0.1 * 0.01), rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["batchnorm", "evonorm"])
+def test_no_bias_decay_leaves_decay_to_the_weights_of_convolutions_and_linear_layers(norm):
+    network = build_network("RegNetY-200MF", 3, norm=norm)
+    decayed, others = make_optimizer("SGD", network, 0.1, 0.01, no_bias_decay=True).param_groups
+    weights = {id(module.weight) for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    assert {id(parameter) for parameter in decayed["params"]} == weights
+    assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0)
 
 
 def test_adam_by_hand():

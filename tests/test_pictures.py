@@ -18,7 +18,8 @@ def row(epoch, loss, accuracy):
 @pytest.mark.parametrize("epochs", [1, 3, 120])
 def test_learning_curve(tmp_path, epochs):
     history = [row(epoch, 100 / epoch**2, 90.0) for epoch in range(1, epochs + 1)]
-    learning_curve(tmp_path / "a.png", history, "a run with a $ and _ in its name")
+    best = {"epoch": 1, "val_accuracy": 90.0, "weights": "raw"}
+    learning_curve(tmp_path / "a.png", history, best, "a run with a $ and _ in its name")
     assert Image.open(tmp_path / "a.png").size == (1080, 456)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from learning.randaugment import OPERATIONS, RANGES, TWO_WAYS, RandAugment, apply_operations
+from learning.randaugment import OPERATIONS, RANGES, TWO_WAYS, RandAugment, TrivialAugment, apply_operations
 
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
@@ -148,3 +148,23 @@ def test_the_same_draws_give_the_same_images_and_the_input_stays():
     assert torch.equal(first, RandAugment(3, 15)(images, np.random.default_rng(5)))
     assert not torch.equal(first, RandAugment(3, 15)(images, np.random.default_rng(6)))
     assert torch.equal(images, before)
+
+
+def test_trivial_augment_draws_one_operation_of_any_strength(monkeypatch):
+    shares, calls = [], []
+
+    def note(images, operations, amounts, places):
+        calls.append(len(images))
+        shares.extend(
+            abs(amount) / RANGES[name]
+            for name, amount in zip(operations, amounts, strict=True)
+            if RANGES[name]
+        )
+        return images
+
+    monkeypatch.setattr("learning.randaugment.apply_operations", note)
+    TrivialAugment()(torch.zeros(3100, 3, 2, 2, dtype=torch.uint8), np.random.default_rng(0))
+    assert calls == [3100]
+    strengths, counts = np.unique(np.round(30 * np.array(shares)), return_counts=True)
+    assert strengths.tolist() == list(range(31))
+    assert counts == pytest.approx(len(shares) / 31, abs=5 * np.sqrt(len(shares) / 31))

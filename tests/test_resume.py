@@ -10,7 +10,10 @@ import torch
 from tests.conftest import SMALL, Program
 from tests.test_trainer import assert_same
 
-FLAGS = (*SMALL, "--epochs", "8", "--optimizer", "ADAM", "--mixup", "0.2", "--randaugment")
+FLAGS = (
+    *(*SMALL, "--epochs", "8", "--optimizer", "ADAM", "--mixup", "0.2", "--randaugment"),
+    *("--ema", "0.9", "--crop", "random", "--drop_path", "0.1"),
+)
 CACHE = ("--cache", "disk")
 WORKERS = ("--cache", "off", "--num_workers", "2")
 

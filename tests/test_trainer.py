@@ -1,5 +1,6 @@
 """learning/trainer.py and evaluator.py, and the ancestor's defects C6 to C10 and E7."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,11 +11,13 @@ from torch import nn
 
 from learning.augment import Augment, Normalise, flip
 from learning.evaluator import Evaluation, evaluate
-from learning.loss import soft_cross_entropy
-from learning.mixing import make_mixing
+from learning.loss import distillation, soft_cross_entropy
+from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
+from learning.teacher import Teacher
 from learning.trainer import Totals, Trainer
 from utils.errors import RunFailed
+from utils.run.randomness import draws_of_step
 
 CPU = torch.device("cpu")
 NORMALISE = Normalise((0.5,) * 3, (0.25,) * 3, CPU)
@@ -42,7 +45,7 @@ def make_trainer(
         "lr_factor": lr_factor,
         "augment": Augment({"flip": flip}),
         "normalise": NORMALISE,
-        "mixing": make_mixing(*mixing),
+        "mixing": Mixing(*mixing),
         "criterion": soft_cross_entropy,
         "num_classes": 3,
         "precision": "fp32",
@@ -198,6 +201,130 @@ def test_c8_hits_are_counted_against_the_dominant_label():
     assert trainer.totals.hits == 3 + 1
 
 
+def plain_trainer(network, **changes):
+    """Without chance: no mixing, no augmentation, SGD with learning rate 0.1."""
+    settings = {"mixing": (0, 0, 0), "augment": Augment({}), "lr_factor": lambda step: 1.0}
+    return make_trainer(network, **(settings | changes))
+
+
+def linear_network() -> nn.Module:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.Tanh(), nn.Linear(5, 3))
+    network.head = "3"
+    return network
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts):
+    trainers = [plain_trainer(linear_network(), accumulate=count) for count in (1, parts)]
+    for trainer in trainers:
+        for seed in range(3):
+            trainer.train_step(*random_batch(7, seed=seed))
+        trainer.totals.collect()
+    (whole, cut) = trainers
+    for first, second in zip(whole.network.parameters(), cut.network.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
+    assert whole.totals.loss == pytest.approx(cut.totals.loss, rel=1e-5)
+    assert whole.totals.hits == cut.totals.hits
+
+
+def test_gradients_are_clipped_to_a_norm_over_all_parameters():
+    network = linear_network()
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    trainer = plain_trainer(network, grad_clip=0.01)
+    trainer.optimizer = torch.optim.SGD(network.parameters(), 1.0)
+    trainer.base_lrs = [1.0]
+    trainer.train_step(*random_batch())
+    steps = [old - new.detach() for old, new in zip(before, network.parameters(), strict=True)]
+    assert torch.cat([step.flatten() for step in steps]).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_only_the_head_is_trained_for_the_first_steps():
+    network = tiny_network()
+    network.head = "6"
+    trainer = plain_trainer(network, freeze_steps=2)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for step in range(3):
+        trainer.train_step(*random_batch(seed=step))
+        state = network.state_dict()
+        changed = {name for name in state if not torch.equal(state[name], before[name])}
+        assert changed == ({"6.weight", "6.bias"} if step < 2 else set(before))
+        evaluate(network, batches_of(*random_batch(), 6), [NORMALISE], "fp32")  # as after an epoch
+    assert network[5].training is False
+    trainer.train_step(*random_batch())
+    assert network[1].training
+    assert network[5].training
+
+
+def test_a_restored_trainer_goes_on_frozen_or_not_to_the_same_bits():
+    def build():
+        network = tiny_network()
+        network.head = "6"
+        return make_trainer(network, freeze_steps=4, ema_decay=0.9, accumulate=2, grad_clip=0.5)
+
+    straight, states = build(), {}
+    for step in range(8):
+        if step in (2, 6):
+            states[step] = copy.deepcopy(straight.state_dict())
+        straight.train_step(*random_batch(seed=step))
+    for start, state in states.items():
+        restored = build()
+        restored.load_state_dict(state)
+        for step in range(start, 8):
+            restored.train_step(*random_batch(seed=step))
+        assert_same(straight.state_dict(), restored.state_dict())
+
+
+def test_the_average_follows_the_weights():
+    trainer = make_trainer(ema_decay=0.5)
+    expected = trainer.network[0].weight.detach().clone()
+    for step in range(3):
+        trainer.train_step(*random_batch(seed=step))
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * trainer.network[0].weight.detach()
+    torch.testing.assert_close(trainer.ema.network[0].weight, expected)
+
+
+def test_a_teacher_is_frozen_in_eval_mode_and_sees_the_mixed_images():
+    images, labels = random_batch()
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = tiny_network()
+
+        def forward(self, inputs):
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            seen.append(inputs)
+            return self.inner(inputs)
+
+    network = Watching()
+    before = copy.deepcopy(network.state_dict())
+    teacher = Teacher(network, lambda inputs: 2 * inputs, temperature=3.0, weight=0.7)
+    student, mixed = tiny_network(), []
+    student[5].p = 0.0
+    student.register_forward_pre_hook(lambda _, args: mixed.append(args[0]))
+    trainer = make_trainer(student, mixing=(0.4, 0, 0), augment=Augment({}), teacher=teacher)
+    logits = []
+    student.register_forward_hook(lambda _, args, output: logits.append(output.detach()))
+    trainer.train_step(images, labels)
+    assert torch.equal(seen[0], 2 * mixed[0])
+    assert not torch.equal(mixed[0], NORMALISE(images))
+    assert_same(before, network.state_dict())
+    assert all(name in dict(tiny_network().state_dict()) for name in trainer.state_dict()["network"])
+
+    # The loss by hand: cross-entropy of the mixed labels and 0.7 times the distillation.
+    _, targets = trainer.mixing(
+        NORMALISE(images), torch.eye(3)[labels], draws_of_step(trainer.seed, 0)("mixing")
+    )
+    far = distillation(logits[0], network.inner(seen[0]), 3.0)
+    trainer.totals.collect()
+    expected = F.cross_entropy(logits[0], targets) + 0.7 * far
+    assert trainer.totals.loss / len(images) == pytest.approx(expected.item(), rel=1e-5)
+
+
 def batches_of(images, labels, size):
     return zip(images.split(size), labels.split(size), strict=True)
 
@@ -206,7 +333,7 @@ def batches_of(images, labels, size):
 def test_evaluation_by_an_independent_count(batch_size):  # C9: top-k broke on some memory orders
     images, labels = random_batch(10)
     network = tiny_network()
-    result = evaluate(network, batches_of(images, labels, batch_size), NORMALISE, "fp32")
+    result = evaluate(network, batches_of(images, labels, batch_size), [NORMALISE], "fp32")
     assert not network.training
     with torch.inference_mode():
         logits = network(NORMALISE(images))
@@ -216,11 +343,22 @@ def test_evaluation_by_an_independent_count(batch_size):  # C9: top-k broke on s
     assert result.labels.tolist() == labels.tolist()
 
 
+def test_the_probabilities_of_several_views_are_averaged():
+    images, labels = random_batch(10)
+    network = tiny_network()
+    views = [NORMALISE, lambda images: NORMALISE(images.flip(-1))]
+    result = evaluate(network, batches_of(images, labels, 4), views, "fp32")
+    with torch.inference_mode():
+        expected = torch.stack([network(view(images)).softmax(1) for view in views]).mean(0)
+    np.testing.assert_allclose(result.probabilities, expected.numpy(), rtol=1e-4)
+    assert result.loss == pytest.approx(F.nll_loss(expected.log(), labels).item(), rel=1e-5)
+
+
 def test_evaluation_changes_nothing_and_needs_no_randomness():
     images, labels = random_batch(10)
     network = tiny_network()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    first, second = (evaluate(network, batches_of(images, labels, 5), NORMALISE, "fp32") for _ in range(2))
+    first, second = (evaluate(network, batches_of(images, labels, 5), [NORMALISE], "fp32") for _ in range(2))
     assert_same(before, network.state_dict())
     assert np.array_equal(first.probabilities, second.probabilities)
 

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils.data.decode import UnreadableImage, decode
+from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
 from utils.run.files import replacing
@@ -27,16 +27,16 @@ FORMAT = 1  # part of every fingerprint: raise it when `decode` or the layout of
 IMAGES_AT_ONCE = 256
 
 
-def fingerprint(dataset: Dataset, size: int) -> str:
-    """A hash of the image size and of each file's name, length and time of change."""
-    digest = hashlib.sha256(f"{FORMAT}\n{size}\n".encode())
+def fingerprint(dataset: Dataset, frame: Frame) -> str:
+    """A hash of the frame and of each file's name, length and time of change."""
+    digest = hashlib.sha256(f"{FORMAT}\n{frame.size}{' crop' * frame.crop}\n".encode())
     for name in dataset.files:
         status = os.stat(dataset.root / name)
         digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def cached_images(dataset: Dataset, size: int, folder: Path, check: Callable[[], None]) -> np.ndarray:
+def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[[], None]) -> np.ndarray:
     """The decoded images, uint8 [n, size, size, 3], mapped from a file under `folder`.
 
     Builds the file first where it is missing or damaged. `check` is called between images and may
@@ -44,16 +44,16 @@ def cached_images(dataset: Dataset, size: int, folder: Path, check: Callable[[],
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = hashlib.sha256(str(dataset.root.resolve()).encode(errors="surrogateescape")).hexdigest()
-    series = f"{dataset.root.resolve().name}-{place[:8]}-{size}px"
-    path = folder / f"{series}-{fingerprint(dataset, size)[:16]}.npy"
-    shape = (len(dataset.files), size, size, 3)
+    series = f"{dataset.root.resolve().name}-{place[:8]}-{'crop' * frame.crop}{frame.size}px"
+    path = folder / f"{series}-{fingerprint(dataset, frame)[:16]}.npy"
+    shape = (len(dataset.files), frame.size, frame.size, 3)
 
     pixels = _map(path, shape)
     if pixels is None:
         with _locked(folder / f"{series}.lock", check):
             pixels = _map(path, shape)  # another run may have built it while this one waited
             if pixels is None:
-                _build(path, dataset, size, shape, check)
+                _build(path, dataset, frame, shape, check)
                 for other in folder.glob(f"{series}-*.npy"):
                     if other != path:
                         print(f"cache: the images changed; removed the outdated {other}")
@@ -63,10 +63,10 @@ def cached_images(dataset: Dataset, size: int, folder: Path, check: Callable[[],
     return pixels
 
 
-def decoded_in_memory(dataset: Dataset, size: int, check: Callable[[], None]) -> np.ndarray:
+def decoded_in_memory(dataset: Dataset, frame: Frame, check: Callable[[], None]) -> np.ndarray:
     """The decoded images, uint8 [n, size, size, 3], in memory; raises as `cached_images` does."""
-    pixels = np.empty((len(dataset.files), size, size, 3), np.uint8)
-    _decode_all(dataset, size, pixels.__setitem__, check)
+    pixels = np.empty((len(dataset.files), frame.size, frame.size, 3), np.uint8)
+    _decode_all(dataset, frame, pixels.__setitem__, check)
     return pixels
 
 
@@ -99,7 +99,7 @@ def _locked(path: Path, check: Callable[[], None]) -> FileLock:
 
 
 def _build(
-    path: Path, dataset: Dataset, size: int, shape: tuple[int, ...], check: Callable[[], None]
+    path: Path, dataset: Dataset, frame: Frame, shape: tuple[int, ...], check: Callable[[], None]
 ) -> None:
     with replacing(path) as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -111,7 +111,7 @@ def _build(
         def write(index: int, pixels: np.ndarray) -> None:
             os.pwrite(file.fileno(), pixels, start + index * length)
 
-        _decode_all(dataset, size, write, check)
+        _decode_all(dataset, frame, write, check)
 
 
 def _reserve(descriptor: int, length: int, folder: Path) -> None:
@@ -127,14 +127,14 @@ def _reserve(descriptor: int, length: int, folder: Path) -> None:
 
 
 def _decode_all(
-    dataset: Dataset, size: int, store: Callable[[int, np.ndarray], None], check: Callable[[], None]
+    dataset: Dataset, frame: Frame, store: Callable[[int, np.ndarray], None], check: Callable[[], None]
 ) -> None:
     """Decode every image in threads (Pillow works outside Python's lock) and `store` its pixels."""
     unreadable: list[str] = []
 
     def decode_one(index: int) -> None:
         try:
-            store(index, decode(dataset.root / dataset.files[index], size))
+            store(index, decode(dataset.root / dataset.files[index], frame))
         except UnreadableImage as error:
             unreadable.append(str(error))
 

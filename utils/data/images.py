@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from utils.data.cache import cached_images, decoded_in_memory
-from utils.data.decode import UnreadableImage, decode
+from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
 
@@ -30,19 +30,19 @@ class ImageSource(Protocol):
 
 
 def open_images(
-    dataset: Dataset, size: int, cache: str, cache_dir: Path, num_workers: int, check: Callable[[], None]
+    dataset: Dataset, frame: Frame, cache: str, cache_dir: Path, num_workers: int, check: Callable[[], None]
 ) -> ImageSource:
-    """The images of a data set at `size` x `size` pixels, kept as `cache` says: "disk", "ram" or "off".
+    """The images of a data set as pixels of `frame`, kept as `cache` says: "disk", "ram" or "off".
 
     `check` is called between images while they are decoded and may raise to stop that.
     """
     match cache:
         case "disk":
-            return StoredImages(cached_images(dataset, size, cache_dir, check))
+            return StoredImages(cached_images(dataset, frame, cache_dir, check))
         case "ram":
-            return StoredImages(decoded_in_memory(dataset, size, check))
+            return StoredImages(decoded_in_memory(dataset, frame, check))
         case "off":
-            return DecodedImages([dataset.root / name for name in dataset.files], size, num_workers)
+            return DecodedImages([dataset.root / name for name in dataset.files], frame, num_workers)
     raise ValueError(f"unknown cache {cache!r}")
 
 
@@ -70,14 +70,14 @@ class StoredImages:
 class DecodedImages(TorchDataset):
     """Image files decoded anew for each batch, in `num_workers` processes or, with 0, in this one."""
 
-    def __init__(self, paths: list[Path], size: int, num_workers: int):
+    def __init__(self, paths: list[Path], frame: Frame, num_workers: int):
         self.paths = paths
-        self.size = size
+        self.frame = frame
         self.num_workers = num_workers
 
     def __getitem__(self, indices: np.ndarray) -> torch.Tensor | UnreadableImage:
         try:
-            return _channels_last(np.stack([decode(self.paths[i], self.size) for i in indices]))
+            return _channels_last(np.stack([decode(self.paths[i], self.frame) for i in indices]))
         except UnreadableImage as error:
             return error  # raised by a worker it would arrive as a page of traceback
 

@@ -8,18 +8,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from utils.run.files import replacing
 
-COLUMNS = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "images_per_second",
-    "peak_memory_mb",
-)
-
 
 class RunLog:
     """Writes the record into `folder`; a resumed run passes the step it goes on from.
@@ -51,15 +39,20 @@ class RunLog:
         self.board.add_scalar("images_per_second", images_per_second, step)
 
     def epoch(self, history: list[dict], step: int, improved: bool) -> None:
-        """Note the last row of `history`, whose keys are `COLUMNS`, and say it in one line."""
+        """Note the last row of `history`, and say it in one line; log.csv has the rows' keys as columns."""
         row = history[-1]
         with replacing(self.path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, row)
             writer.writeheader()
             writer.writerows(history)
         self.board.add_scalar("accuracy/train", row["train_accuracy"], step)
         self.board.add_scalar("accuracy/validation", row["val_accuracy"], step)
         self.board.add_scalar("loss/validation", row["val_loss"], step)
+        averaged = ""
+        if "ema_val_accuracy" in row:
+            self.board.add_scalar("accuracy/validation_ema", row["ema_val_accuracy"], step)
+            self.board.add_scalar("loss/validation_ema", row["ema_val_loss"], step)
+            averaged = f", average {row['ema_val_accuracy']:.2f} %"
         self.board.flush()
         if not self._header_printed:
             print(
@@ -74,7 +67,8 @@ class RunLog:
                 f"{row['learning_rate']:.3g}",
                 f"{row['train_loss']:.4f}, {row['train_accuracy']:5.2f} %",
                 f"{row['val_loss']:.4f}, {row['val_accuracy']:5.2f} %",
-                f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s" + ", best" * improved,
+                f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s{averaged}"
+                + ", best" * improved,
             ),
             flush=True,
         )

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from utils.run.files import replacing
 
 # From the Okabe-Ito palette, which people with any common colour blindness can tell apart.
-TRAIN, VALIDATION = "#0072B2", "#D55E00"
+TRAIN, VALIDATION, AVERAGE = "#0072B2", "#D55E00", "#009E73"
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -18,23 +18,28 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(file, format="png", dpi=120)
 
 
-def learning_curve(path: Path, history: Sequence[dict], title: str) -> None:
-    """Draw loss and accuracy of each epoch, for training and validation; `history` as in log.csv."""
+def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) -> None:
+    """Draw loss and accuracy of each epoch, for training and validation, and mark the best.
+
+    `history` is as in log.csv; `best` has the epoch, the val_accuracy and the weights ("raw" or "ema").
+    """
     epochs = [row["epoch"] for row in history]
-    best = max(history, key=lambda row: row["val_accuracy"])
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     figure.suptitle(title)
     marker = "o" if len(epochs) <= 30 else ""
     for axes, quantity, label in zip(
         figure.subplots(1, 2),
         ("loss", "accuracy"),
-        ("Loss (cross-entropy in nats, log scale)", "Accuracy (%)"),
+        ("Loss (nats, log scale)", "Accuracy (%)"),
         strict=True,
     ):
         for split, name, colour, style in (
             ("train", "training", TRAIN, "--"),
             ("val", "validation", VALIDATION, "-"),
+            ("ema_val", "validation of the average", AVERAGE, "-."),
         ):
+            if f"{split}_{quantity}" not in history[0]:
+                continue
             values = [row[f"{split}_{quantity}"] for row in history]
             axes.plot(epochs, values, style, color=colour, marker=marker, markersize=4, label=name)
         axes.set_xlabel("Epoch")
@@ -47,7 +52,7 @@ def learning_curve(path: Path, history: Sequence[dict], title: str) -> None:
         best["epoch"],
         best["val_accuracy"],
         "*",
-        color=VALIDATION,
+        color=AVERAGE if best["weights"] == "ema" else VALIDATION,
         markersize=13,
         markeredgecolor="black",
         label=f"best: {best['val_accuracy']:.2f} % at epoch {best['epoch']}",

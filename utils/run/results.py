@@ -34,12 +34,12 @@ def write_results(
 ) -> None:
     """Write what a run came to, and result.json last, since it says that all else is there.
 
-    `history` has the rows of log.csv, `best` the epoch and validation accuracy of the best weights,
+    `history` has the rows of log.csv, `best` says which weights were best on the validation images,
     `test` is the evaluation of those and `test_last` that of the last epoch's.
     """
     files = [dataset.files[index] for index in dataset.splits["test"]]
     write_predictions(folder / "predictions.csv", files, dataset.classes, test)
-    pictures.learning_curve(folder / "learning_curve.png", history, str(folder.path))
+    pictures.learning_curve(folder / "learning_curve.png", history, best, str(folder.path))
     title = f"{folder.path}: test accuracy {test.accuracy:.2f} %"
     pictures.confusion_matrix(folder / "confusion_matrix.png", test.confusion, dataset.classes, title)
 
@@ -47,6 +47,7 @@ def write_results(
     seconds = sum(row["seconds"] for row in history)
     result = {
         "best_epoch": best["epoch"],
+        "best_weights": best["weights"],
         "val_accuracy": best["val_accuracy"],
         **test_figures(test, dataset.classes),
         "test_accuracy_last": test_last.accuracy,
@@ -55,8 +56,9 @@ def write_results(
         "split_sizes": sizes,
     }
     write_json(folder / "result.json", result)
+    average = ", average" if best["weights"] == "ema" else ""
     print(
-        f"test accuracy {test.accuracy:.2f} % with the best weights (epoch {best['epoch']}), "
+        f"test accuracy {test.accuracy:.2f} % with the best weights (epoch {best['epoch']}{average}), "
         f"{test_last.accuracy:.2f} % with the last\n"
         f"results in {folder.path}: result.json, predictions.csv, learning_curve.png, confusion_matrix.png"
     )

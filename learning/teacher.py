@@ -1,0 +1,33 @@
+"""Knowledge distillation: a trained network that the student follows."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from learning.loss import distillation
+
+
+class Teacher:
+    """A frozen network, and how much of the student's loss is to follow it.
+
+    `to_input` makes the teacher's inputs of the student's: the two may expect other normalisations.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        to_input: Callable[[torch.Tensor], torch.Tensor],
+        temperature: float,
+        weight: float,
+    ):
+        self.network = network.eval().requires_grad_(False)
+        self.to_input = to_input
+        self.temperature = temperature
+        self.weight = weight
+
+    def loss(self, inputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """What is added to the student's loss for its `logits` [N, K] of `inputs` [N, 3, H, W]."""
+        with torch.no_grad():
+            teacher_logits = self.network(self.to_input(inputs))
+        return self.weight * distillation(logits, teacher_logits, self.temperature)
