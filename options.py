@@ -2,13 +2,12 @@
 
 import argparse
 import difflib
-import math
 import re
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from network import NETWORKS, NORMS
 from utils.errors import UserError
+from utils.flags import Help, Parser, number
 
 # What --demo sets unless told otherwise: sizes that a laptop's CPU finishes in about a minute.
 DEMO = {
@@ -42,43 +41,9 @@ NOT_OF_THE_RUN = (
 
 UNSET = object()
 
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n")
-
-
-class Help(argparse.HelpFormatter):
-    """Adds each flag's default to its help, where there is one to tell."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        silent = action.default in (None, False, argparse.SUPPRESS) or "default" in action.help
-        return action.help if silent else f"{action.help} (default: %(default)s)"
-
-
-def number(
-    kind: type, low: float, high: float = math.inf, above_low: bool = False, below_high: bool = False
-) -> Callable[[str], Any]:
-    """A flag's type: an int or float from `low` to `high`, without an end that is to be left out."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a {'whole ' if kind is int else ''}number"
-            ) from None
-        too_low = value <= low if above_low else not value >= low
-        too_high = value >= high if below_high or math.isinf(high) else value > high
-        if too_low or too_high:
-            least = f"above {low:g}" if above_low else f"at least {low:g}"
-            most = f" and {'below' if below_high else 'at most'} {high:g}" * math.isfinite(high)
-            raise argparse.ArgumentTypeError(f"{text} is out of range; give {least}{most}")
-        return value
-
-    return parse
+Group = argparse._ArgumentGroup
+fraction, strength = number(float, 0, 1), number(float, 0)
+below_one = number(float, 0, 1, below_high=True)
 
 
 def device_name(text: str) -> str:
@@ -96,6 +61,328 @@ def network_name(text: str) -> str:
     return text
 
 
+def _add_run_flags(group: Group) -> None:
+    group.add_argument(
+        "--checkpoint_name", default="", metavar="NAME", help="the run's name: its folder in --checkpoint_dir"
+    )
+    group.add_argument("--checkpoint_dir", default="checkpoint", metavar="DIR", help="the folder of all runs")
+    group.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run, or start it if there is none"
+    )
+    group.add_argument("--overwrite", action="store_true", help="start anew in place of the run of that name")
+    group.add_argument(
+        "--evaluate", action="store_true", help="test the best weights of a run instead of training"
+    )
+    group.add_argument(
+        "--demo",
+        action="store_true",
+        help="draw a small data set of six kinds of scenes and train on it for a minute",
+    )
+    group.add_argument(
+        "--seed",
+        type=number(int, 0, 2**32 - 1),
+        default=42,
+        metavar="N",
+        help="all randomness derives from it",
+    )
+    group.add_argument(
+        "--log_interval",
+        type=number(int, 1),
+        default=20,
+        metavar="STEPS",
+        help="steps between readings of the loss",
+    )
+
+
+def _add_data_flags(group: Group) -> None:
+    group.add_argument(
+        "--data_dir",
+        default="data",
+        metavar="DIR",
+        help="holds seg_train and seg_test, or train, val and test, with a folder for each class",
+    )
+    group.add_argument(
+        "--num_classes",
+        type=number(int, 2),
+        metavar="N",
+        help="what you expect the data to hold; another number is an error (default: what it holds)",
+    )
+    group.add_argument(
+        "--image_size",
+        type=number(int, 8, 4096),
+        default=256,
+        metavar="PIXELS",
+        help="images are resized to a square of this side",
+    )
+    group.add_argument(
+        "--crop",
+        choices=("none", "center", "random"),
+        default="none",
+        help="center: keep the aspect ratio and cut out the middle; random: so too, but train on random "
+        "parts of 8 to 100 %% of the area; none: squeeze whole images to squares",
+    )
+    group.add_argument(
+        "--cache",
+        choices=("disk", "ram", "off"),
+        default="disk",
+        help="keep decoded images in a file or in memory, or decode them in every epoch",
+    )
+    group.add_argument("--cache_dir", default="cache", metavar="DIR", help="the folder of --cache disk")
+    group.add_argument(
+        "--num_workers",
+        type=number(int, 0, 256),
+        default=0,
+        metavar="N",
+        help="processes that decode with --cache off",
+    )
+
+
+def _add_network_flags(group: Group) -> None:
+    group.add_argument(
+        "--model",
+        type=network_name,
+        default="ResNet50",
+        metavar="NAME",
+        help="ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; RegNetX-200MF to RegNetY-32GF; "
+        "EfficientNet-B0 to -B7 and -Lite0 to -Lite4; RegNet means RegNetY-1.6GF and EfficientNet its B2",
+    )
+    group.add_argument(
+        "--norm",
+        choices=NORMS,
+        default="batchnorm",
+        help="the normalisation layers; frozen_batchnorm keeps pretrained statistics, evonorm is EvoNorm-S0",
+    )
+    group.add_argument(
+        "--pretrained",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1: start from ImageNet weights, 0: from scratch",
+    )
+    group.add_argument(
+        "--pretrained_path", metavar="FILE", help="a weights file (default: torchvision's, downloaded once)"
+    )
+    group.add_argument(
+        "--zero_gamma", action="store_true", help="start the last norm of each residual branch at 0"
+    )
+    group.add_argument(
+        "--drop_path",
+        type=below_one,
+        metavar="P",
+        help="share of images for which training leaves out the last residual branch, less for earlier ones "
+        "(default: as published, 0.2 for the EfficientNets and else 0)",
+    )
+    group.add_argument(
+        "--dropout",
+        type=below_one,
+        metavar="P",
+        help="share of features that training leaves out before the last layer "
+        "(default: as published, 0.2 to 0.5 for the EfficientNets and else 0)",
+    )
+
+
+def _add_training_flags(group: Group) -> None:
+    group.add_argument(
+        "--epochs",
+        type=number(int, 1, 10**6),
+        default=120,
+        metavar="N",
+        help="times each training image is seen",
+    )
+    group.add_argument(
+        "--batch_size", type=number(int, 1, 10**6), default=64, metavar="N", help="most images at once"
+    )
+    group.add_argument(
+        "--accumulate",
+        type=number(int, 1, 10**6),
+        default=1,
+        metavar="K",
+        help="a step takes K times --batch_size images, in K parts; the memory is that of one",
+    )
+    group.add_argument(
+        "--freeze_epochs",
+        type=number(int, 0, 10**6),
+        default=0,
+        metavar="EPOCHS",
+        help="train only the last layer at first, on top of pretrained weights",
+    )
+    group.add_argument(
+        "--grad_clip",
+        type=number(float, 0, above_low=True),
+        metavar="NORM",
+        help="scale longer gradients down to this norm",
+    )
+    group.add_argument(
+        "--ema",
+        type=below_one,
+        metavar="DECAY",
+        help="also average weights over the steps, for example with 0.999, and keep what validates better",
+    )
+    group.add_argument(
+        "--early_stop",
+        type=number(int, 1, 10**6),
+        metavar="EPOCHS",
+        help="stop after so many epochs without a better validation accuracy",
+    )
+
+
+def _add_optimizer_flags(group: Group) -> None:
+    group.add_argument(
+        "--optimizer", choices=("SGD", "ADAM", "ADAMW", "RADAM"), default="SGD", help="SGD has momentum 0.9"
+    )
+    group.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, for SGD")
+    group.add_argument(
+        "--learning_rate",
+        type=number(float, 0, above_low=True),
+        default=0.1,
+        metavar="RATE",
+        help="the highest of the schedule",
+    )
+    group.add_argument(
+        "--linear_scaling",
+        action="store_true",
+        help="multiply the learning rate by the images of a step (--batch_size times --accumulate) over 64",
+    )
+    group.add_argument(
+        "--weight_decay",
+        type=strength,
+        default=1e-4,
+        metavar="FACTOR",
+        help="L2 penalty, added to the gradient; with ADAMW the share that weights lose in a step of rate 1",
+    )
+    group.add_argument(
+        "--no_bias_decay",
+        action="store_true",
+        help="weight decay for the weights of convolutions and linear layers only, not for biases and norms",
+    )
+    group.add_argument(
+        "--decay_type",
+        choices=("step", "step_warmup", "cosine_warmup"),
+        default="step",
+        help="how the learning rate falls, and whether it first rises",
+    )
+    group.add_argument(
+        "--milestones",
+        type=strength,
+        nargs="+",
+        metavar="EPOCH",
+        help="when a step schedule divides the rate by 10 (default: at 25, 50 and 75 %% of the epochs)",
+    )
+    group.add_argument(
+        "--warmup_epochs",
+        type=strength,
+        metavar="EPOCHS",
+        help="how long a warm-up rises (default: a tenth of the epochs, at most 5)",
+    )
+
+
+def _add_loss_flags(group: Group) -> None:
+    group.add_argument(
+        "--label_smooth",
+        type=fraction,
+        default=0.0,
+        metavar="SHARE",
+        help="share of each label given to all classes alike",
+    )
+    group.add_argument(
+        "--class_weights",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: the loss of rare classes counts more, so that all classes weigh the same",
+    )
+    group.add_argument(
+        "--teacher",
+        metavar="FILE",
+        help="follow the network of another run's best.pt, on the same classes",
+    )
+    group.add_argument(
+        "--teacher_temperature",
+        type=number(float, 0, above_low=True),
+        default=20.0,
+        metavar="T",
+        help="how soft the teacher's probabilities are made",
+    )
+    group.add_argument(
+        "--teacher_weight",
+        type=number(float, 0, above_low=True),
+        default=1.0,
+        metavar="FACTOR",
+        help="of the teacher's part of the loss",
+    )
+
+
+def _add_augmentation_flags(group: Group) -> None:
+    group.add_argument(
+        "--mixup",
+        type=strength,
+        default=0.0,
+        metavar="ALPHA",
+        help="blend pairs of images, by Beta(ALPHA, ALPHA); 0 is off",
+    )
+    group.add_argument(
+        "--cutmix_alpha",
+        type=strength,
+        default=0.0,
+        metavar="ALPHA",
+        help="paste boxes between pairs of images, sized by Beta(ALPHA, ALPHA); 0 is off",
+    )
+    group.add_argument(
+        "--cutmix_prob", type=fraction, default=0.0, metavar="P", help="share of batches that CutMix mixes"
+    )
+    group.add_argument("--randaugment", action="store_true", help="random operations on each training image")
+    group.add_argument("--rand_n", type=number(int, 1, 16), default=3, metavar="N", help="how many")
+    group.add_argument(
+        "--rand_m", type=number(int, 0, 30), default=15, metavar="M", help="how strong, 0 to 30"
+    )
+    group.add_argument(
+        "--trivial_augment",
+        action="store_true",
+        help="one of RandAugment's operations on each training image, of random strength",
+    )
+    group.add_argument(
+        "--random_erasing",
+        type=fraction,
+        default=0.0,
+        metavar="P",
+        help="share of training images that lose a box",
+    )
+    group.add_argument(
+        "--tta",
+        choices=("none", "flip"),
+        default="none",
+        help="flip: classify images and mirror images",
+    )
+
+
+def _add_device_flags(group: Group) -> None:
+    group.add_argument(
+        "--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N"
+    )
+    group.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the multiplications; auto takes the fastest that is safe here",
+    )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits each time on a GPU too, at some cost in speed",
+    )
+
+
+GROUPS = {
+    "run": _add_run_flags,
+    "data": _add_data_flags,
+    "network": _add_network_flags,
+    "training": _add_training_flags,
+    "optimizer": _add_optimizer_flags,
+    "loss": _add_loss_flags,
+    "augmentation": _add_augmentation_flags,
+    "device": _add_device_flags,
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The flags, in groups."""
     parser = Parser(
@@ -104,308 +391,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=Help,
         allow_abbrev=False,
     )
-    fraction, strength = number(float, 0, 1), number(float, 0)
-    below_one = number(float, 0, 1, below_high=True)
-
-    run = parser.add_argument_group("run")
-    run.add_argument(
-        "--checkpoint_name", default="", metavar="NAME", help="the run's name: its folder in --checkpoint_dir"
-    )
-    run.add_argument("--checkpoint_dir", default="checkpoint", metavar="DIR", help="the folder of all runs")
-    run.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted run, or start it if there is none"
-    )
-    run.add_argument("--overwrite", action="store_true", help="start anew in place of the run of that name")
-    run.add_argument(
-        "--evaluate", action="store_true", help="test the best weights of a run instead of training"
-    )
-    run.add_argument(
-        "--seed",
-        type=number(int, 0, 2**32 - 1),
-        default=42,
-        metavar="N",
-        help="all randomness derives from it",
-    )
-    run.add_argument(
-        "--log_interval",
-        type=number(int, 1),
-        default=20,
-        metavar="STEPS",
-        help="steps between readings of the loss",
-    )
-    run.add_argument(
-        "--demo",
-        action="store_true",
-        help="draw a small data set of six kinds of scenes and train on it for a minute",
-    )
-
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data_dir",
-        default="data",
-        metavar="DIR",
-        help="holds seg_train and seg_test, or train, val and test, with a folder for each class",
-    )
-    data.add_argument(
-        "--num_classes",
-        type=number(int, 2),
-        metavar="N",
-        help="what you expect the data to hold; another number is an error (default: what it holds)",
-    )
-    data.add_argument(
-        "--image_size",
-        type=number(int, 8, 4096),
-        default=256,
-        metavar="PIXELS",
-        help="images are resized to a square of this side",
-    )
-    data.add_argument(
-        "--cache",
-        choices=("disk", "ram", "off"),
-        default="disk",
-        help="keep decoded images in a file or in memory, or decode them in every epoch",
-    )
-    data.add_argument("--cache_dir", default="cache", metavar="DIR", help="the folder of --cache disk")
-    data.add_argument(
-        "--num_workers",
-        type=number(int, 0, 256),
-        default=0,
-        metavar="N",
-        help="processes that decode with --cache off",
-    )
-
-    network = parser.add_argument_group("network")
-    network.add_argument(
-        "--model",
-        type=network_name,
-        default="ResNet50",
-        metavar="NAME",
-        help="ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; RegNetX-200MF to RegNetY-32GF; "
-        "EfficientNet-B0 to -B7 and -Lite0 to -Lite4; RegNet means RegNetY-1.6GF and EfficientNet its B2",
-    )
-    network.add_argument(
-        "--norm",
-        choices=NORMS,
-        default="batchnorm",
-        help="the normalisation layers; frozen_batchnorm keeps pretrained statistics, evonorm is EvoNorm-S0",
-    )
-    network.add_argument(
-        "--pretrained",
-        type=int,
-        choices=(0, 1),
-        default=1,
-        help="1: start from ImageNet weights, 0: from scratch",
-    )
-    network.add_argument(
-        "--pretrained_path", metavar="FILE", help="a weights file (default: torchvision's, downloaded once)"
-    )
-    network.add_argument(
-        "--zero_gamma", action="store_true", help="start the last norm of each residual branch at 0"
-    )
-    network.add_argument(
-        "--drop_path",
-        type=below_one,
-        metavar="P",
-        help="share of images for which training leaves out the last residual branch, less for earlier ones "
-        "(default: as published, 0.2 for the EfficientNets and else 0)",
-    )
-    network.add_argument(
-        "--dropout",
-        type=below_one,
-        metavar="P",
-        help="share of features that training leaves out before the last layer "
-        "(default: as published, 0.2 to 0.5 for the EfficientNets and else 0)",
-    )
-
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--epochs",
-        type=number(int, 1, 10**6),
-        default=120,
-        metavar="N",
-        help="times each training image is seen",
-    )
-    training.add_argument(
-        "--batch_size", type=number(int, 1, 10**6), default=64, metavar="N", help="most images at once"
-    )
-    training.add_argument(
-        "--accumulate",
-        type=number(int, 1, 10**6),
-        default=1,
-        metavar="K",
-        help="a step takes K times --batch_size images, in K parts; the memory is that of one",
-    )
-    training.add_argument(
-        "--optimizer", choices=("SGD", "ADAM", "ADAMW", "RADAM"), default="SGD", help="SGD has momentum 0.9"
-    )
-    training.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, for SGD")
-    training.add_argument(
-        "--learning_rate",
-        type=number(float, 0, above_low=True),
-        default=0.1,
-        metavar="RATE",
-        help="the highest of the schedule",
-    )
-    training.add_argument(
-        "--weight_decay",
-        type=strength,
-        default=1e-4,
-        metavar="FACTOR",
-        help="L2 penalty, added to the gradient; with ADAMW the share that weights lose in a step of rate 1",
-    )
-    training.add_argument(
-        "--no_bias_decay",
-        action="store_true",
-        help="weight decay for the weights of convolutions and linear layers only, not for biases and norms",
-    )
-    training.add_argument(
-        "--linear_scaling",
-        action="store_true",
-        help="multiply the learning rate by the images of a step (--batch_size times --accumulate) over 64",
-    )
-    training.add_argument(
-        "--decay_type",
-        choices=("step", "step_warmup", "cosine_warmup"),
-        default="step",
-        help="how the learning rate falls, and whether it first rises",
-    )
-    training.add_argument(
-        "--milestones",
-        type=strength,
-        nargs="+",
-        metavar="EPOCH",
-        help="when a step schedule divides the rate by 10 (default: at 25, 50 and 75 %% of the epochs)",
-    )
-    training.add_argument(
-        "--warmup_epochs",
-        type=strength,
-        metavar="EPOCHS",
-        help="how long a warm-up rises (default: a tenth of the epochs, at most 5)",
-    )
-    training.add_argument(
-        "--freeze_epochs",
-        type=number(int, 0, 10**6),
-        default=0,
-        metavar="EPOCHS",
-        help="train only the last layer at first, on top of pretrained weights",
-    )
-    training.add_argument(
-        "--grad_clip",
-        type=number(float, 0, above_low=True),
-        metavar="NORM",
-        help="scale longer gradients down to this norm",
-    )
-    training.add_argument(
-        "--ema",
-        type=below_one,
-        metavar="DECAY",
-        help="also average weights over the steps, for example with 0.999, and keep what validates better",
-    )
-    training.add_argument(
-        "--early_stop",
-        type=number(int, 1, 10**6),
-        metavar="EPOCHS",
-        help="stop after so many epochs without a better validation accuracy",
-    )
-
-    tricks = parser.add_argument_group("regularisation")
-    tricks.add_argument(
-        "--class_weights",
-        choices=("none", "balanced"),
-        default="none",
-        help="balanced: the loss of rare classes counts more, so that all classes weigh the same",
-    )
-    tricks.add_argument(
-        "--label_smooth",
-        type=fraction,
-        default=0.0,
-        metavar="SHARE",
-        help="share of each label given to all classes alike",
-    )
-    tricks.add_argument(
-        "--mixup",
-        type=strength,
-        default=0.0,
-        metavar="ALPHA",
-        help="blend pairs of images, by Beta(ALPHA, ALPHA); 0 is off",
-    )
-    tricks.add_argument(
-        "--cutmix_alpha",
-        type=strength,
-        default=0.0,
-        metavar="ALPHA",
-        help="paste boxes between pairs of images, sized by Beta(ALPHA, ALPHA); 0 is off",
-    )
-    tricks.add_argument(
-        "--cutmix_prob", type=fraction, default=0.0, metavar="P", help="share of batches that CutMix mixes"
-    )
-
-    tricks.add_argument("--randaugment", action="store_true", help="random operations on each training image")
-    tricks.add_argument("--rand_n", type=number(int, 1, 16), default=3, metavar="N", help="how many")
-    tricks.add_argument(
-        "--rand_m", type=number(int, 0, 30), default=15, metavar="M", help="how strong, 0 to 30"
-    )
-
-    tricks.add_argument(
-        "--trivial_augment",
-        action="store_true",
-        help="one of RandAugment's operations on each training image, of random strength",
-    )
-    tricks.add_argument(
-        "--crop",
-        choices=("none", "center", "random"),
-        default="none",
-        help="center: keep the aspect ratio and cut out the middle; random: so too, but train on random "
-        "parts of 8 to 100 %% of the area; none: squeeze whole images to squares",
-    )
-    tricks.add_argument(
-        "--random_erasing",
-        type=fraction,
-        default=0.0,
-        metavar="P",
-        help="share of training images that lose a box",
-    )
-    tricks.add_argument(
-        "--tta",
-        choices=("none", "flip"),
-        default="none",
-        help="flip: classify images and mirror images",
-    )
-    tricks.add_argument(
-        "--teacher",
-        metavar="FILE",
-        help="follow the network of another run's best.pt, on the same classes",
-    )
-    tricks.add_argument(
-        "--teacher_temperature",
-        type=number(float, 0, above_low=True),
-        default=20.0,
-        metavar="T",
-        help="how soft the teacher's probabilities are made",
-    )
-    tricks.add_argument(
-        "--teacher_weight",
-        type=number(float, 0, above_low=True),
-        default=1.0,
-        metavar="FACTOR",
-        help="of the teacher's part of the loss",
-    )
-
-    speed = parser.add_argument_group("device")
-    speed.add_argument(
-        "--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N"
-    )
-    speed.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        default="auto",
-        help="of the multiplications; auto takes the fastest that is safe here",
-    )
-    speed.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="the same bits each time on a GPU too, at some cost in speed",
-    )
+    for title, add_flags in GROUPS.items():
+        add_flags(parser.add_argument_group(title))
     return parser
 
 
@@ -472,7 +459,7 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return "--randaugment and --trivial_augment exclude each other: give one of them"
     if args.cutmix_prob and not args.cutmix_alpha:
         return "--cutmix_prob does nothing without --cutmix_alpha: add it, for example --cutmix_alpha 1.0"
-    if args.cutmix_alpha and not args.cutmix_prob:
+    if args.cutmix_alpha and "cutmix_prob" not in given:
         return "--cutmix_alpha does nothing without --cutmix_prob: add it, for example --cutmix_prob 1.0"
     if given & {"teacher_temperature", "teacher_weight"} and not args.teacher:
         return "--teacher_temperature and --teacher_weight do nothing without --teacher: add it"

