@@ -367,6 +367,49 @@ def test_imports_go_one_way():
                 assert ours <= may_import, path
 
 
+def test_a_student_with_every_trick_that_outlives_a_step(program, capsys):
+    assert program("teacher", *SMALL) == 0
+    teacher = program.run("teacher") / "best.pt"
+    more = ("--ema", "0.5", "--tta", "flip", "--crop", "random", "--early_stop", "2", "--epochs", "4")
+    flags = (*SMALL, *more, "--teacher", str(teacher), "--accumulate", "2")
+    assert program("student", *flags) == 0
+    run = program.run("student")
+    result, args = read(run / "result.json"), read(run / "args.json")
+    assert result["best_weights"] in ("raw", "ema")
+    assert {"distillation", "average of weights", "test-time augmentation"} <= args["tricks"].keys()
+    log = list(csv.DictReader((run / "log.csv").open()))
+    accuracies = [(float(row["val_accuracy"]), float(row["ema_val_accuracy"])) for row in log]
+    assert result["val_accuracy"] == max(max(pair) for pair in accuracies)
+    best = torch.load(run / "best.pt", weights_only=True)
+    plain = torch.load(teacher, weights_only=True)
+    assert best["network"].keys() == best["ema"].keys() == plain["network"].keys()
+    if result["best_weights"] == "ema":
+        assert all(torch.equal(best["network"][name], value) for name, value in best["ema"].items())
+    assert program("student", "--evaluate") == 0
+    assert read(run / "evaluation.json").items() <= result.items()
+    assert program("student", *flags, "--resume") == 0  # finished
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("content", [None, b"no checkpoint"])
+def test_a_teacher_that_cannot_be_read_is_named(program, tmp_path, capsys, content):
+    if content:
+        (tmp_path / "teacher.pt").write_bytes(content)
+    assert program("student", *SMALL, "--teacher", str(tmp_path / "teacher.pt")) == 2
+    error = capsys.readouterr().err
+    assert "teacher.pt" in error
+    assert len(error.splitlines()) == 1
+    assert not program.run("student").exists()
+
+
+def test_a_teacher_of_other_classes_is_refused(program, tmp_path, capsys):
+    assert program("teacher", *SMALL, "--epochs", "1") == 0
+    checkpoint = torch.load(program.run("teacher") / "best.pt", weights_only=True)
+    torch.save(checkpoint | {"classes": ["a", "b", "c"]}, tmp_path / "teacher.pt")
+    assert program("student", *SMALL, "--teacher", str(tmp_path / "teacher.pt")) == 2
+    assert "other classes" in capsys.readouterr().err
+
+
 photographs = pytest.mark.skipif(
     "SCENES_DIR" not in os.environ, reason="SCENES_DIR names no real photographs"
 )

@@ -24,7 +24,7 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"checkpoint {path}: {error.strerror}; is the run's name right?") from error
     except Exception as error:  # a stranger's file can fail in any way
         raise UserError(
-            f"checkpoint {path} is damaged, or is no file of this program; train anew with --overwrite"
+            f"checkpoint {path} is damaged, or no file of this program; train it anew, or name another"
         ) from error
     if not isinstance(content, dict) or "format" not in content:
         raise UserError(f"{path} is not a checkpoint of this program")
