@@ -48,32 +48,25 @@ class RunLog:
         self.board.add_scalar("accuracy/train", row["train_accuracy"], step)
         self.board.add_scalar("accuracy/validation", row["val_accuracy"], step)
         self.board.add_scalar("loss/validation", row["val_loss"], step)
-        averaged = ""
         if "ema_val_accuracy" in row:
             self.board.add_scalar("accuracy/validation_ema", row["ema_val_accuracy"], step)
             self.board.add_scalar("loss/validation_ema", row["ema_val_loss"], step)
-            averaged = f", average {row['ema_val_accuracy']:.2f} %"
         self.board.flush()
+        cells = self._cells(row)
         if not self._header_printed:
-            print(
-                self._line(
-                    "epoch", "learning rate", "train loss, accuracy", "validation loss, accuracy", "time"
-                )
-            )
+            print(" | ".join(cells))
             self._header_printed = True
-        print(
-            self._line(
-                f"{row['epoch']}/{self.epochs}",
-                f"{row['learning_rate']:.3g}",
-                f"{row['train_loss']:.4f}, {row['train_accuracy']:5.2f} %",
-                f"{row['val_loss']:.4f}, {row['val_accuracy']:5.2f} %",
-                f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s{averaged}"
-                + ", best" * improved,
-            ),
-            flush=True,
-        )
+        line = " | ".join(cell.rjust(len(title)) for title, cell in cells.items())
+        print(line + ", best" * improved, flush=True)
 
-    @staticmethod
-    def _line(*cells: str) -> str:
-        widths = (9, 13, 20, 25, 0)
-        return " | ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    def _cells(self, row: dict) -> dict[str, str]:
+        """What the console says of an epoch, by the titles of the columns."""
+        cells = {
+            "    epoch": f"{row['epoch']}/{self.epochs}",
+            "learning rate": f"{row['learning_rate']:.3g}",
+            "train loss, accuracy": f"{row['train_loss']:.4f}, {row['train_accuracy']:5.2f} %",
+            "validation loss, accuracy": f"{row['val_loss']:.4f}, {row['val_accuracy']:5.2f} %",
+        }
+        if "ema_val_accuracy" in row:
+            cells["average of weights"] = f"{row['ema_val_loss']:.4f}, {row['ema_val_accuracy']:5.2f} %"
+        return cells | {"time": f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.run.files import replacing
 
@@ -30,7 +30,7 @@ def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) 
     for axes, quantity, label in zip(
         figure.subplots(1, 2),
         ("loss", "accuracy"),
-        ("Loss (nats, log scale)", "Accuracy (%)"),
+        ("Loss (nats)", "Accuracy (%)"),
         strict=True,
     ):
         for split, name, colour, style in (
@@ -47,7 +47,13 @@ def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) 
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_yscale("log")  # the first epochs from scratch can be many times the rest
+    losses = figure.axes[0]
+    values = np.concatenate([line.get_ydata() for line in losses.lines])
+    if values.max() > 10 * values.min() > 0:  # the first epochs from scratch can be many times the rest
+        losses.set_yscale("log")
+        losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        losses.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        losses.yaxis.set_minor_formatter(NullFormatter())
     axes.plot(
         best["epoch"],
         best["val_accuracy"],
