@@ -53,6 +53,8 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
     if args.resume and (folder / "last.pt").exists():
         checkpoint = load_checkpoint(folder / "last.pt")
         args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
+    elif problem := options.contradiction(args):
+        raise UserError(problem)
     parts = assemble(args, checkpoint, check)
     trainer = make_trainer(parts)
     about = {"flags": options.run_flags(args), **parts.about()}
@@ -61,7 +63,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
         if checkpoint is None:
             folder.clear()
         try:
-            with RunLog(folder.path, args.epochs, checkpoint["step"] if checkpoint else 0) as log:
+            with RunLog(folder.path, args.epochs, checkpoint["step"] if checkpoint else None) as log:
                 fit = make_fit(parts, trainer, folder, about, log)
                 tricks = active_tricks(fit, views=len(parts.views))
                 print(lines(tricks))
@@ -71,9 +73,10 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
                     write_json(folder / "args.json", {**about, "tricks": tricks})
                 fit.run()
             last = parts.evaluate(parts.network, "test")
-            parts.network.load_state_dict(load_checkpoint(folder / "best.pt")["network"])
+            best = load_checkpoint(folder / "best.pt")
+            parts.network.load_state_dict(best["network"])
             test = parts.evaluate(parts.network, "test")
-            write_results(folder, parts.dataset, fit.history, fit.best, test, last)
+            write_results(folder, parts.dataset, fit.history, best["best"], test, last)
         except Interrupted as stopped:
             run = ["--checkpoint_dir", args.checkpoint_dir, "--checkpoint_name", args.checkpoint_name]
             advice = f"go on with: python main.py {shlex.join(run)} --resume"

@@ -32,6 +32,7 @@ NOT_OF_THE_RUN = (
     "cache",
     "cache_dir",
     "num_workers",
+    "teacher",  # its place; which teacher it is belongs to the run, and is checked
     "device",
     "log_interval",
     "resume",
@@ -170,7 +171,7 @@ def _add_network_flags(group: Group) -> None:
         type=below_one,
         metavar="P",
         help="share of images for which training leaves out the last residual branch, less for earlier ones "
-        "(default: as published, 0.2 for the EfficientNets and else 0)",
+        "(default: as published, rising towards 0.2 in the EfficientNets and else 0)",
     )
     group.add_argument(
         "--dropout",
@@ -190,14 +191,18 @@ def _add_training_flags(group: Group) -> None:
         help="times each training image is seen",
     )
     group.add_argument(
-        "--batch_size", type=number(int, 1, 10**6), default=64, metavar="N", help="most images at once"
+        "--batch_size",
+        type=number(int, 1, 10**6),
+        default=64,
+        metavar="N",
+        help="most images trained on at once",
     )
     group.add_argument(
         "--accumulate",
         type=number(int, 1, 10**6),
         default=1,
         metavar="K",
-        help="a step takes K times --batch_size images, in K parts; the memory is that of one",
+        help="a step takes K batches, that is K times --batch_size images, in the memory of one",
     )
     group.add_argument(
         "--freeze_epochs",
@@ -416,21 +421,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.warmup_epochs is None:
         args.warmup_epochs = min(5.0, args.epochs / 10)
     args.given = given
-    problem = _contradiction(args)
+    problem = None
+    if not args.checkpoint_name:
+        problem = "--checkpoint_name is needed: name the run, or try --demo"
+    elif sum((args.resume, args.overwrite, args.evaluate)) > 1:
+        problem = "--resume, --overwrite and --evaluate exclude each other: give one of them"
+    elif not (args.resume or args.evaluate):  # else the run's own flags count
+        problem = contradiction(args)
     if problem:
         parser.error(problem)
     return args
 
 
-def _contradiction(args: argparse.Namespace) -> str | None:
-    """What is wrong with flags that are right one by one."""
+def contradiction(args: argparse.Namespace) -> str | None:
+    """What forbids to start a run with flags that are right one by one, or None."""
     given = set(args.given)
-    if not args.checkpoint_name:
-        return "--checkpoint_name is needed: name the run, or try --demo"
-    if sum((args.resume, args.overwrite, args.evaluate)) > 1:
-        return "--resume, --overwrite and --evaluate exclude each other: give one of them"
-    if args.resume or args.evaluate:
-        return None  # the run's own flags count, and were checked when it started
     if args.pretrained_path and not args.pretrained:
         return "--pretrained_path does nothing with --pretrained 0: leave one of them out"
     if args.norm == "frozen_batchnorm" and not args.pretrained:
@@ -439,6 +444,8 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return "--freeze_epochs would keep random weights with --pretrained 0: leave it out"
     if args.freeze_epochs > args.epochs:
         return f"--freeze_epochs {args.freeze_epochs} is longer than --epochs {args.epochs}: shorten it"
+    if args.freeze_epochs and args.norm.startswith("evonorm") and not args.pretrained_path:
+        return f"--freeze_epochs would keep fresh norms with --norm {args.norm}: leave one of them out"
     if args.nesterov and args.optimizer != "SGD":
         return f"--nesterov does nothing with --optimizer {args.optimizer}: use SGD"
     if args.no_bias_decay and not args.weight_decay:
@@ -451,7 +458,9 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return f"--warmup_epochs {args.warmup_epochs:g} leaves nothing of --epochs {args.epochs}: shorten it"
     if args.milestones != sorted(args.milestones) or args.milestones[-1] >= args.epochs:
         return f"--milestones must rise and stay below --epochs {args.epochs}"
-    if args.early_stop and args.early_stop >= args.epochs:
+    if args.early_stop and args.early_stop <= args.freeze_epochs:
+        return f"--early_stop {args.early_stop} may end the run within --freeze_epochs: make it longer"
+    if args.early_stop and args.early_stop >= args.epochs - 1:
         return f"--early_stop {args.early_stop} never comes about in --epochs {args.epochs}: shorten it"
     if given & {"rand_n", "rand_m"} and not args.randaugment:
         return "--rand_n and --rand_m do nothing without --randaugment: add it"
@@ -486,6 +495,7 @@ def with_flags_of_run(args: argparse.Namespace, stored: dict[str, Any], run: str
         raise UserError(
             f"{run} was started with other flags; leave out {', '.join(changed)}, or choose another name"
         )
+    defaults = vars(build_parser().parse_args([]))  # of flags that are younger than the run
     ours = {name: getattr(args, name) for name in NOT_OF_THE_RUN if name in args.given}
     actions = {name: getattr(args, name) for name in ("resume", "overwrite", "evaluate")}
-    return argparse.Namespace(**{**stored, **ours, **actions, "given": args.given})
+    return argparse.Namespace(**{**defaults, **stored, **ours, **actions, "given": args.given})

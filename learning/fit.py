@@ -1,5 +1,6 @@
 """A run of epochs: train, validate, record, save; interruptible at any step."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from learning.evaluator import Evaluation
 from learning.trainer import Totals, Trainer
 from utils.data.batches import Batch
-from utils.errors import Interrupted
+from utils.errors import Interrupted, RunFailed
 from utils.run.device import peak_memory_mb
 from utils.run.log import RunLog
 from utils.run.randomness import draws_of_step
@@ -83,6 +84,8 @@ class Fit:
 
     def run(self) -> None:
         """Do what is left of the run. Raises `Interrupted`, after saving, or `RunFailed`."""
+        if self.history:
+            self.log.write(self.history)  # a kill may have come between the checkpoint and the log
         batches = self.batches_from(self.trainer.step)
         try:
             while len(self.history) < self.epochs and not self.out_of_patience:
@@ -140,6 +143,11 @@ class Fit:
         networks = {"": self.trainer.network} | ({} if ema is None else {"ema_": ema.network})
         for prefix, network in networks.items():
             validation = self.validate(network)
+            if not math.isfinite(validation.loss):  # the last step of the epoch may have spoilt the weights
+                raise RunFailed(
+                    f"the validation loss of epoch {row['epoch']} is {validation.loss}: try a smaller "
+                    "--learning_rate, a warm-up, or fp32"
+                )
             row[f"{prefix}val_loss"], row[f"{prefix}val_accuracy"] = validation.loss, validation.accuracy
         row |= {
             "seconds": totals.seconds,

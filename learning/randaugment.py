@@ -77,8 +77,8 @@ class RandAugment:
 class TrivialAugment:
     """One random operation of random strength on each image: a `Transform` without a setting.
 
-    Mueller and Hutter 2021 (arXiv 2103.10158), on the operations and ranges of RandAugment, which the
-    paper calls "TA (RA)"; the strength is uniform among 0, 1, ..., 30.
+    Mueller and Hutter 2021 (arXiv 2103.10158), on the operations and ranges of RandAugment above (the
+    paper has 14 operations, some with wider ranges); the strength is uniform among 0, 1, ..., 30.
     """
 
     def __call__(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """From flags to objects: the one place that reads flags to decide what a run is made of."""
 
+import hashlib
 import platform
 import sys
 from argparse import Namespace
@@ -61,6 +62,7 @@ class Parts:
     network: nn.Module
     normalisation: Normalisation
     loader: Loader
+    teacher: Teacher | None
     device: torch.device
     precision: str
 
@@ -82,9 +84,10 @@ class Parts:
     @property
     def views(self) -> list[View]:
         """What evaluation shows the network of each image."""
+        normalise, size = self.normalise, self.args.image_size
 
         def whole(images: torch.Tensor) -> torch.Tensor:
-            return self.normalise(center_crop(images, self.args.image_size))
+            return normalise(center_crop(images, size))
 
         return [whole, lambda images: whole(images.flip(-1))] if self.args.tta == "flip" else [whole]
 
@@ -100,6 +103,7 @@ class Parts:
             "classes": list(self.dataset.classes),
             "images": self.dataset.identity(),
             "normalisation": [list(part) for part in self.normalisation],
+            "teacher": self.teacher and self.teacher.fingerprint,
             "precision": self.precision,
             "device": describe(self.device),
             "versions": {
@@ -124,11 +128,16 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     dataset = find_data(args, checkpoint, check)
     network, normalisation = make_network(args, len(dataset.classes), checkpoint)
     network.to(device, memory_format=torch.channels_last)
+    teacher = None
+    if args.teacher and not args.evaluate:
+        teacher = make_teacher(args, dataset, Normalise(*normalisation, device), device)
+    if checkpoint and not args.evaluate and (teacher and teacher.fingerprint) != checkpoint.get("teacher"):
+        raise UserError(f"--teacher {args.teacher} is not the network that the run follows; name that one")
     crop = args.crop != "none"
     frame = Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
     images = open_images(dataset, frame, args.cache, Path(args.cache_dir), args.num_workers, check)
     loader = Loader(images, dataset.labels, device, check)
-    return Parts(args, dataset, network, normalisation, loader, device, precision)
+    return Parts(args, dataset, network, normalisation, loader, teacher, device, precision)
 
 
 def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> Dataset:
@@ -183,6 +192,29 @@ def make_network(
     return network, normalisation
 
 
+def make_teacher(args: Namespace, dataset: Dataset, normalise: Normalise, device: torch.device) -> Teacher:
+    """The network of another run's checkpoint, for inputs made by `normalise`.
+
+    Raises `UserError` if there is none in the file, or one that knows other classes.
+    """
+    path = Path(args.teacher)
+    checkpoint = load_checkpoint(path)
+    if checkpoint["classes"] != list(dataset.classes):
+        raise UserError(f"--teacher {path} was trained on other classes; name a run on these")
+    flags = checkpoint["flags"]
+    network = build_network(flags["model"], len(dataset.classes), norm=flags["norm"])
+    network.load_state_dict(checkpoint["network"])
+    with path.open("rb") as file:
+        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+    return Teacher(
+        network.to(device, memory_format=torch.channels_last),
+        Normalise(*checkpoint["normalisation"], device).after(normalise),
+        args.teacher_temperature,
+        args.teacher_weight,
+        fingerprint,
+    )
+
+
 def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, Transform]:
     """The augmentation of training images, by the names of their random streams."""
     transforms: dict[str, Transform] = {}
@@ -198,20 +230,6 @@ def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, 
         mean = tuple(round(255 * channel) for channel in normalisation.mean)
         transforms["random_erasing"] = RandomErasing(args.random_erasing, mean)
     return transforms
-
-
-def make_teacher(parts: Parts) -> Teacher:
-    """The network of another run's checkpoint; raises `UserError` if it knows other classes."""
-    args = parts.args
-    checkpoint = load_checkpoint(Path(args.teacher))
-    if checkpoint["classes"] != list(parts.dataset.classes):
-        raise UserError(f"--teacher {args.teacher} was trained on other classes; name a run on these")
-    flags = checkpoint["flags"]
-    network = build_network(flags["model"], len(parts.dataset.classes), norm=flags["norm"])
-    network.load_state_dict(checkpoint["network"])
-    network.to(parts.device, memory_format=torch.channels_last)
-    theirs = Normalise(*checkpoint["normalisation"], parts.device)
-    return Teacher(network, theirs.after(parts.normalise), args.teacher_temperature, args.teacher_weight)
 
 
 def make_trainer(parts: Parts) -> Trainer:
@@ -247,7 +265,7 @@ def make_trainer(parts: Parts) -> Trainer:
         precision=parts.precision,
         seed=args.seed,
         device=parts.device,
-        teacher=make_teacher(parts) if args.teacher else None,
+        teacher=parts.teacher,
         accumulate=args.accumulate,
         grad_clip=args.grad_clip,
         freeze_steps=args.freeze_epochs * parts.steps_per_epoch,

@@ -12,6 +12,7 @@ class Teacher:
     """A frozen network, and how much of the student's loss is to follow it.
 
     `to_input` makes the teacher's inputs of the student's: the two may expect other normalisations.
+    `fingerprint` tells it from other teachers.
     """
 
     def __init__(
@@ -20,11 +21,13 @@ class Teacher:
         to_input: Callable[[torch.Tensor], torch.Tensor],
         temperature: float,
         weight: float,
+        fingerprint: str = "",
     ):
         self.network = network.eval().requires_grad_(False)
         self.to_input = to_input
         self.temperature = temperature
         self.weight = weight
+        self.fingerprint = fingerprint
 
     def loss(self, inputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """What is added to the student's loss for its `logits` [N, K] of `inputs` [N, 3, H, W]."""

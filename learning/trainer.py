@@ -71,9 +71,9 @@ class Trainer:
     network's input of a uint8 batch, `mixing` mixes it, and `criterion` maps logits [N, K] and target
     probabilities [N, K] to the loss, to which a `teacher` adds its own.
 
-    A batch goes through the network in `accumulate` parts, which takes the memory of one part and is one
-    step all the same. Gradients longer than `grad_clip` over all parameters are scaled down to it. For
-    the first `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are.
+    The images of a step go through the network in `accumulate` batches, which takes the memory of one.
+    Gradients longer than `grad_clip` over all parameters are scaled down to it. For the first
+    `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are.
     """
 
     def __init__(
@@ -166,7 +166,8 @@ class Trainer:
     def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Add up the gradients of the mean loss over the batch; returns that loss and the hits."""
         total, hits = torch.zeros((), device=self.device), 0
-        parts = (tensor.chunk(self.accumulate) for tensor in (inputs, targets))
+        count = min(self.accumulate, len(inputs))
+        parts = (tensor.tensor_split(count) for tensor in (inputs, targets))  # as equal as they can be
         for part, part_targets in zip(*parts, strict=True):
             with autocast(self.device, self.precision):
                 logits = self.network(part)

@@ -28,7 +28,7 @@ def active_tricks(fit: Fit, views: int) -> dict[str, str]:
             getattr(transform, "__name__", str(transform))
             for transform in trainer.augment.transforms.values()
         ),
-        "loss": "cross-entropy; of validation and test without what follows",
+        "loss": "cross-entropy, plain for validation and test images",
     }
     mixing, loss = trainer.mixing, trainer.criterion.keywords
     share = {0: "", 1: "", 2: ", in half of the batches"}[len(mixing.methods)]
@@ -51,7 +51,7 @@ def active_tricks(fit: Fit, views: int) -> dict[str, str]:
     if trainer.grad_clip is not None:
         tricks["gradient clipping"] = f"norm at most {trainer.grad_clip:g}"
     if trainer.accumulate > 1:
-        tricks["accumulation"] = f"each batch in {trainer.accumulate} parts"
+        tricks["accumulation"] = f"{trainer.accumulate} batches a step"
     if trainer.freeze_steps:
         tricks["freezing"] = f"only the last layer for {trainer.freeze_steps} steps"
     if trainer.precision != "fp32":

@@ -26,7 +26,7 @@ STAGES = (
     (6, 3, 1, 320, 1),
 )
 STEM_WIDTH, HEAD_WIDTH = 32, 1280
-STOCHASTIC_DEPTH = 0.2  # of the last block; it grows from 0 in proportion to the depth
+STOCHASTIC_DEPTH = 0.2  # block i of n is left out with probability 0.2 i / n, from i = 0
 
 
 class Scale(NamedTuple):

@@ -75,7 +75,8 @@ def test_random_boxes_have_the_areas_and_aspects_asked_for_and_lie_inside():
     assert area.mean() == pytest.approx(0.25, abs=0.01)
     assert (aspect.min(), aspect.max()) == pytest.approx((0.5, 2.0), abs=0.02)
     assert (aspect > 1).mean() == pytest.approx(0.5, abs=0.03)  # log-uniform
-    assert (left / (1 - width)).mean() == pytest.approx(0.5, abs=0.02)
+    for start, side in ((left, width), (top, height)):
+        assert (start / (1 - side)).mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_random_resized_crop_is_torchvisions_of_the_same_boxes():
@@ -100,6 +101,11 @@ def test_random_erasing_fills_a_box_in_a_share_of_the_images():
     areas = touched[chosen].float().mean((1, 2))
     assert areas.mean() == pytest.approx(0.21, abs=0.02)
     assert areas.max() <= 0.43
+    for axis, length in ((2, 40), (1, 30)):
+        lines = touched[chosen].any(axis).float()
+        centres = (lines * torch.arange(0.5, length)).sum(1) / lines.sum(1)
+        assert centres.mean() == pytest.approx(length / 2, abs=0.06 * length)
+        assert centres.std() > 0.1 * length
     one = erased[chosen][0]
     rows, columns = touched[chosen][0].any(1), touched[chosen][0].any(0)
     assert (one[:, rows][:, :, columns] == torch.tensor([9, 8, 7])[:, None, None]).all()  # a full box

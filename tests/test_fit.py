@@ -33,6 +33,9 @@ class Recorder:
         self.states[name] = copy.deepcopy(state)
         self.saves.append((name, self.states[name]))
 
+    def write(self, history):
+        self.written = list(history)
+
     def epoch(self, history, step, improved):
         self.rows.append((history[-1], step, improved))
 
@@ -204,3 +207,31 @@ def test_log_csv_is_the_history(tmp_path, capsys):
     assert [float(value) for value in lines[3].split(",")] == list(fit.history[2].values())
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["epoch", "1/3", "2/3", "3/3"]
+
+
+def test_weights_that_are_spoilt_by_the_last_step_fail_the_run():
+    recorder = Recorder()
+    fit = make_fit(recorder)
+    validate = fit.validate
+
+    def spoil(network):
+        if fit.trainer.step == 2 * STEPS:
+            torch.nn.init.constant_(network[0].weight, float("nan"))
+        return validate(network)
+
+    fit.validate = spoil
+    with pytest.raises(RunFailed, match="validation loss of epoch 2 is nan"):
+        fit.run()
+    assert [name for name, _ in recorder.saves] == ["best.pt", "last.pt"]
+    assert recorder.states["last.pt"]["epoch"] == 1
+
+
+def test_a_resumed_run_writes_the_rows_it_already_has():
+    recorder = Recorder()
+    fit = make_fit(recorder)
+    fit.run()
+    again = Recorder()
+    resumed = make_fit(again)
+    resumed.load_state_dict(copy.deepcopy(fit.state_dict()))
+    resumed.run()
+    assert [row["epoch"] for row in again.written] == [1, 2, 3]

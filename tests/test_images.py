@@ -251,3 +251,16 @@ def test_crops_and_whole_images_have_caches_of_their_own(data, tmp_path):
     for frame in (Frame(16), Frame(16, crop=True), Frame(16)):
         cached_images(dataset, frame, tmp_path / "cache", never)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
+
+
+def test_sixteen_bits_of_grey_keep_their_upper_eight(tmp_path):
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 77
+    for name in ("deep.png", "deep.tiff"):
+        Image.fromarray(levels).save(tmp_path / name)
+        assert np.array_equal(decode(tmp_path / name, Frame(16))[..., 0], levels >> 8)
+
+
+def test_thirty_two_bits_of_grey_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "deep.tiff")
+    with pytest.raises(UnreadableImage, match=r"deep.tiff: .* 32 bits"):
+        decode(tmp_path / "deep.tiff", Frame(4))

@@ -402,6 +402,26 @@ def test_a_teacher_that_cannot_be_read_is_named(program, tmp_path, capsys, conte
     assert not program.run("student").exists()
 
 
+def test_another_teacher_is_refused_on_the_way(program, capsys, tmp_path):
+    for seed in ("1", "2"):
+        assert program(f"teacher{seed}", *SMALL, "--epochs", "1", "--seed", seed) == 0
+    first, second = (program.run(f"teacher{seed}") / "best.pt" for seed in "12")
+    assert program("student", *SMALL, "--teacher", str(first)) == 0
+    (program.run("student") / "result.json").unlink()  # as if it had been killed at the very end
+    assert program("student", "--resume", "--teacher", str(second)) == 2
+    assert "is not the network that the run follows" in capsys.readouterr().err
+    moved = first.rename(tmp_path / "moved.pt")
+    assert program("student", "--resume") == 2  # names the file that is gone
+    assert "best.pt" in capsys.readouterr().err
+    assert program("student", "--resume", "--teacher", str(moved)) == 0
+
+
+def test_a_resumable_start_is_checked_as_any_start(program, capsys):
+    assert program("run", *SMALL, "--resume", "--nesterov", "--optimizer", "ADAM") == 2
+    assert "--nesterov" in capsys.readouterr().err
+    assert not program.run("run").exists()
+
+
 def test_a_teacher_of_other_classes_is_refused(program, tmp_path, capsys):
     assert program("teacher", *SMALL, "--epochs", "1") == 0
     checkpoint = torch.load(program.run("teacher") / "best.pt", weights_only=True)

@@ -103,11 +103,14 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--cutmix_prob 0.5", "--cutmix_alpha"),
         ("--norm frozen_batchnorm --pretrained 0", "--pretrained 0"),
         ("--cutmix_alpha 1", "--cutmix_prob"),
+        ("--freeze_epochs 1 --norm evonorm", "--norm evonorm"),
+        ("--early_stop 7 --epochs 8", "--early_stop"),
+        ("--early_stop 2 --freeze_epochs 2", "--freeze_epochs"),
+        ("--learning_rate nan", "--learning_rate"),
         ("--freeze_epochs 1 --pretrained 0", "--freeze_epochs"),
         ("--freeze_epochs 9 --epochs 8", "--freeze_epochs"),
         ("--nesterov --optimizer ADAM", "--optimizer ADAM"),
         ("--no_bias_decay --weight_decay 0", "--weight_decay 0"),
-        ("--early_stop 8 --epochs 8", "--early_stop"),
         ("--randaugment --trivial_augment", "--trivial_augment"),
         ("--teacher_weight 2", "--teacher"),
         ("--ema 1", "--ema"),
@@ -168,3 +171,10 @@ def test_flags_that_would_change_a_run_are_named():
     stored = options.run_flags(parse("--epochs", "7"))
     with pytest.raises(UserError, match=r"--epochs 8 \(the run has 7\), --mixup 0.2 \(the run has 0.0\)"):
         options.with_flags_of_run(parse("--resume", "--epochs", "8", "--mixup", "0.2"), stored, "x")
+
+
+def test_a_run_older_than_a_flag_has_the_flags_default():
+    stored = options.run_flags(parse("--epochs", "7"))
+    del stored["ema"], stored["crop"]
+    args = options.with_flags_of_run(parse("--resume"), stored, "x")
+    assert (args.epochs, args.ema, args.crop) == (7, None, "none")

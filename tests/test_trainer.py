@@ -228,10 +228,20 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(parts):
     assert whole.totals.hits == cut.totals.hits
 
 
-def test_gradients_are_clipped_to_a_norm_over_all_parameters():
+def test_no_part_of_a_step_is_a_single_image_unless_all_are():
+    trainer = plain_trainer(tiny_network(), accumulate=8)  # batch norm of one pixel needs two images
+    seen = []
+    trainer.network.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    trainer.train_step(*random_batch(17))
+    trainer.train_step(*random_batch(5))
+    assert seen == [3] + [2] * 7 + [1] * 5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_gradients_are_clipped_to_a_norm_over_all_parameters(precision):
     network = linear_network()
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    trainer = plain_trainer(network, grad_clip=0.01)
+    trainer = plain_trainer(network, grad_clip=0.01, precision=precision)
     trainer.optimizer = torch.optim.SGD(network.parameters(), 1.0)
     trainer.base_lrs = [1.0]
     trainer.train_step(*random_batch())

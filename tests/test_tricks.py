@@ -52,7 +52,8 @@ TRICKS = [
     (("--no_bias_decay",), (), "decay 0.0001 on 45 tensors, weight decay 0 on 89 tensors"),
     (("--linear_scaling",), (), "learning rate 0.000125"),
     (("--grad_clip", "0.1"), (), "gradient clipping: norm at most 0.1"),
-    (("--accumulate", "2"), (), "accumulation: each batch in 2 parts"),
+    (("--batch_size", "4", "--accumulate", "2"), (), "accumulation: 2 batches a step"),
+    (("--accumulate", "2", "--linear_scaling"), ("--accumulate", "2"), "learning rate 0.00025"),
     (("--freeze_epochs", "1"), ("--pretrained_path", "WEIGHTS"), "freezing: only the last layer for 6 steps"),
     (("--freeze_epochs", "1"), ("--pretrained_path", "WEIGHTS", *SGD), "freezing: only the last layer"),
     (("--teacher", "TEACHER"), (), "distillation: temperature 20, weight 1"),
@@ -96,7 +97,7 @@ def run(place):
         pretrained = () if "WEIGHTS" in flags else ("--pretrained", "0")
         folders = ("--data_dir", str(place), "--cache_dir", str(place / "cache"))
         flags_given = [files.get(flag, flag) for flag in (*BASE, *pretrained, *flags)]
-        args = parse_args(["--checkpoint_name", "x", "--epochs", "3", *folders, *flags_given])
+        args = parse_args(["--checkpoint_name", "x", "--epochs", "4", *folders, *flags_given])
         parts = assemble(args, None, lambda: None)
         trainer = make_trainer(parts)
         fit = make_fit(parts, trainer, place, {}, None)

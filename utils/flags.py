@@ -33,7 +33,7 @@ def number(
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a {'whole ' if kind is int else ''}number"
             ) from None
-        too_low = value <= low if above_low else not value >= low
+        too_low = not (value > low if above_low else value >= low)  # also true of NaN
         too_high = value >= high if below_high or math.isinf(high) else value > high
         if too_low or too_high:
             least = f"above {low:g}" if above_low else f"at least {low:g}"

@@ -23,7 +23,7 @@ from utils.data.folders import Dataset
 from utils.errors import UserError
 from utils.run.files import replacing
 
-FORMAT = 1  # part of every fingerprint: raise it when `decode` or the layout of the file changes
+FORMAT = 2  # part of every fingerprint: raise it when `decode` or the layout of the file changes
 IMAGES_AT_ONCE = 256
 
 

@@ -26,16 +26,25 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
 
     The resize is Pillow's bilinear filter, which averages when it shrinks. JPEG files more than twice
     too large are decoded at a half, quarter or eighth of their size, which costs a fraction of the time
-    and still leaves at least twice `size` to average. A camera's orientation mark is applied. Raises
-    `UnreadableImage`.
+    and still leaves at least twice `size` to average. A camera's orientation mark is applied. Of 16-bit
+    grey levels the upper 8 bits are taken. Raises `UnreadableImage`.
     """
     size = (frame.size, frame.size)
     try:
         with Image.open(path) as image:
             image.draft("RGB", (2 * frame.size, 2 * frame.size))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = _to_rgb(ImageOps.exif_transpose(image))
             if frame.crop:
                 return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BILINEAR))
             return np.asarray(upright.resize(size, Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableImage(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Pillow would clip the levels of more than 8 bits, and so make most of them white."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its grey levels have 32 bits, whose range is not known; save it with 8 or 16")
+    return image.convert("RGB")

@@ -16,11 +16,11 @@ class RunLog:
     that the checkpoint does not know; TensorBoard is told to forget what lies after `first_step`.
     """
 
-    def __init__(self, folder: Path, epochs: int, first_step: int = 0):
+    def __init__(self, folder: Path, epochs: int, first_step: int | None = None):
         self.path = folder / "log.csv"
         self.epochs = epochs
         self._header_printed = False
-        self.board = SummaryWriter(str(folder), purge_step=first_step)
+        self.board = SummaryWriter(str(folder), purge_step=None if first_step is None else first_step + 1)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -38,13 +38,17 @@ class RunLog:
         self.board.add_scalar("learning_rate", learning_rate, step)
         self.board.add_scalar("images_per_second", images_per_second, step)
 
-    def epoch(self, history: list[dict], step: int, improved: bool) -> None:
-        """Note the last row of `history`, and say it in one line; log.csv has the rows' keys as columns."""
-        row = history[-1]
+    def write(self, history: list[dict]) -> None:
+        """Write log.csv: the rows of `history` under their keys."""
         with replacing(self.path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
+            writer = csv.DictWriter(file, history[0])
             writer.writeheader()
             writer.writerows(history)
+
+    def epoch(self, history: list[dict], step: int, improved: bool) -> None:
+        """Note the last row of `history`, and say it in one line."""
+        row = history[-1]
+        self.write(history)
         self.board.add_scalar("accuracy/train", row["train_accuracy"], step)
         self.board.add_scalar("accuracy/validation", row["val_accuracy"], step)
         self.board.add_scalar("loss/validation", row["val_loss"], step)
