@@ -1,6 +1,5 @@
 """Evaluation: the loss and accuracy of a network on a split, and its prediction for each image."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -67,8 +66,8 @@ def evaluate(
     for images, labels in batches:
         with autocast(images.device, precision):
             logits = torch.stack([network(view(images)).double() for view in views])
-        # The logarithm of the mean probability, [N, K]
-        all_logits.append(logits.log_softmax(2).logsumexp(0) - math.log(len(views)))
+        # The logarithm of the sum of the views' probabilities, [N, K]: softmax makes it their mean.
+        all_logits.append(logits.log_softmax(2).logsumexp(0))
         all_labels.append(labels)
     logits, labels = torch.cat(all_logits), torch.cat(all_labels)
     return Evaluation(
