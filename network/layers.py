@@ -7,7 +7,26 @@ from torch import nn
 from network.norm import NormLayer
 
 
-class SameConv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """A convolution that a CPU does in fp32 where its bf16 is slower: depthwise ones.
+
+    Their backward pass in bf16 leaves oneDNN's fast path (torch 2.14, a CPU with AMX: 1.3 to 30 times
+    slower than in fp32, most with a stride or a 5 x 5 kernel). All others, grouped ones included, are
+    faster in bf16, and so are all of them on a GPU.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.is_depthwise = 1 < self.groups == self.in_channels
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.is_depthwise and images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(images.float())
+        return super().forward(images)
+
+
+class SameConv2d(Conv2d):
     """A convolution with TensorFlow's "SAME" padding: the output is ceil(size / stride).
 
     At stride 2 on an even size that pads more at the end than at the start, which `nn.Conv2d` cannot.
@@ -19,7 +38,7 @@ class SameConv2d(nn.Conv2d):
             kernel, stride, size = self.kernel_size[axis], self.stride[axis], images.shape[2 + axis]
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             padding += [total // 2, total - total // 2]
-        return self._conv_forward(F.pad(images, padding), self.weight, self.bias)
+        return super().forward(F.pad(images, padding))
 
 
 def whole_multiple(channels: float, divisor: int) -> int:
@@ -45,7 +64,7 @@ def conv_norm(
     if same and stride > 1:
         conv = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
     else:
-        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        conv = Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, norm(outputs, activation))
 
 

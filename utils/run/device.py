@@ -1,5 +1,6 @@
 """Where a run computes, and in which precision."""
 
+import os
 import resource
 import sys
 
@@ -41,6 +42,8 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def configure(device: torch.device, deterministic: bool) -> None:
     """Set torch's global switches for this run: speed, or the same bits each time on a GPU."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same bits only with it
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     if device.type == "cuda":

@@ -1,0 +1,301 @@
+"""How fast a machine trains, and what each trick costs there (python -m utils.benchmark --help).
+
+Contenders take turns in one process, a few steps each, and a rate is the median over the rounds, so that
+what else the machine does hits all of them alike.
+"""
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import datasets, transforms
+
+import options
+from learning.setup import Parts, assemble, make_fit, make_trainer
+from network.weights import IMAGENET, torchvision_name
+from utils.data.batches import in_order
+from utils.data.demo import draw_demo
+from utils.data.folders import find_dataset
+from utils.run.device import choose_device, describe, peak_memory_mb
+
+NETWORKS = ("ResNet50", "RegNet", "EfficientNet")
+TRICKS = {
+    "label smoothing": "--label_smooth 0.1",
+    "MixUp": "--mixup 0.2",
+    "CutMix": "--cutmix_alpha 1 --cutmix_prob 1",
+    "RandAugment": "--randaugment",
+    "TrivialAugment": "--trivial_augment",
+    "random crops": "--crop random",
+    "random erasing": "--random_erasing 0.25",
+    "average of weights": "--ema 0.999",
+    "RAdam": "--optimizer RADAM",
+    "EvoNorm-S0": "--norm evonorm",
+    "ResNet-D": "--model ResNet50-D",
+}
+
+Step = Callable[[], int]  # does a step, and returns how many images it took
+
+
+class Ours:
+    """Training as `main.py` builds it."""
+
+    def __init__(self, settings: argparse.Namespace, *flags: str):
+        argv = ["--checkpoint_name", "benchmark", "--data_dir", settings.data_dir]
+        argv += ["--cache_dir", settings.cache_dir, "--pretrained", "0", "--epochs", "1000"]
+        argv += ["--image_size", str(settings.image_size), "--batch_size", str(settings.batch_size)]
+        argv += ["--optimizer", "ADAM", "--learning_rate", "0.0001", *flags]
+        with contextlib.redirect_stdout(io.StringIO()):  # what a run says of itself
+            self.parts: Parts = assemble(options.parse_args(argv), None, lambda: None)
+        self.trainer = make_trainer(self.parts)
+        fit = make_fit(self.parts, self.trainer, Path(), {}, None)  # type: ignore[arg-type]
+        self.batches = fit.batches_from(0)
+        self.fixed = next(self.batches)
+
+    def end_to_end(self) -> int:
+        """A step on the next batch of real images."""
+        return self._step(*next(self.batches))
+
+    def synthetic(self) -> int:
+        """A step on a batch that lies on the device."""
+        return self._step(*self.fixed)
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> int:
+        self.trainer.train_step(images, labels)
+        return len(images)
+
+
+class Loop:
+    """The usual loop: torchvision's network, Pillow in a DataLoader, torch's Adam as it comes.
+
+    `tuned` adds what a good trainer has: bf16 autocast, channels_last and two workers.
+    """
+
+    def __init__(self, settings: argparse.Namespace, model: str, tuned: bool):
+        self.device, self.tuned = choose_device("auto"), tuned
+        size = (settings.image_size, settings.image_size)
+        prepare = [transforms.Resize(size), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        folder = next(path for path in find_train_folders(Path(settings.data_dir)) if path.is_dir())
+        images = datasets.ImageFolder(folder, transforms.Compose([*prepare, transforms.Normalize(*IMAGENET)]))
+        self.loader = DataLoader(
+            images,
+            settings.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=2 if tuned else 0,
+            persistent_workers=tuned,
+            pin_memory=self.device.type == "cuda",
+        )
+        self.memory_format = torch.channels_last if tuned else torch.contiguous_format
+        self.network = torchvision.models.get_model(torchvision_name(model), num_classes=len(images.classes))
+        self.network.to(self.device, memory_format=self.memory_format).train()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 0.0001)
+        self.batches = self._forever()
+
+    def _forever(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            yield from self.loader
+
+    def end_to_end(self) -> int:
+        """A step on the next batch."""
+        images, labels = next(self.batches)
+        images = images.to(self.device, memory_format=self.memory_format, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.tuned):
+            loss = nn.functional.cross_entropy(self.network(images), labels)
+        loss.backward()
+        self.optimizer.step()
+        return len(images)
+
+
+def find_train_folders(root: Path) -> list[Path]:
+    """Where training images may lie, the innermost first."""
+    return [root / "seg_train/seg_train", root / "seg_train", root / "train"]
+
+
+def rates(steps: dict[str, Step], rounds: int, steps_a_round: int) -> dict[str, float]:
+    """Images a second of each contender: the median over rounds in which all take turns."""
+    measured: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            images = sum(step() for _ in range(steps_a_round))
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number > 0:  # the first round warms up
+                measured[name].append(images / (time.perf_counter() - started))
+    return {name: statistics.median(values) for name, values in measured.items()}
+
+
+def in_a_process_of_its_own(function: Callable, *args: object) -> object:
+    """The result of a call whose memory and thread settings are its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
+def peak_memory(settings: argparse.Namespace, model: str, kind: str) -> float:
+    """The most memory that three steps take, in MB."""
+    contender = Ours(settings, "--model", model) if kind == "ours" else Loop(settings, model, kind == "tuned")
+    for _ in range(3):
+        contender.end_to_end()
+    return peak_memory_mb(choose_device("auto"))
+
+
+def loader_rate(settings: argparse.Namespace, size: int, *flags: str) -> float:
+    """Images a second that come normalised out of the input pipeline, on one core of a CPU."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    settings.image_size = size
+    parts = Ours(settings, "--model", "ResNet18", "--device", "cpu", *flags).parts
+    indices = np.tile(parts.dataset.splits["train"], 4)
+    best = 0.0
+    for _ in range(3):
+        started = time.perf_counter()
+        for images, _labels in parts.loader(in_order(indices, settings.batch_size)):
+            parts.normalise(images)
+        best = max(best, len(indices) / (time.perf_counter() - started))
+    return best
+
+
+def ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large matrix product."""
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    fastest = float("inf")
+    for _ in range(8):
+        started = time.perf_counter()
+        torch.mm(left, right)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        fastest = min(fastest, time.perf_counter() - started)
+    return 2 * size**3 / fastest
+
+
+def operations_of_a_step(network: nn.Module, size: int, device: torch.device) -> int:
+    """Floating-point operations for one image: its forward pass, and twice that for the backward pass."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, 3, size, size, device=device))
+    return 3 * counter.get_total_flops()
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a Markdown table whose columns line up."""
+    cells = [columns, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    print(f"\n{title}\n")
+    for number, row in enumerate(cells):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    print(flush=True)
+
+
+def compare_networks(settings: argparse.Namespace, device: torch.device) -> None:
+    """Each network on a fixed batch and with real loading and, with --baseline, beside the usual loops."""
+    kinds = ["ours", *(["plain", "tuned"] if settings.baseline else [])]
+    rows = []
+    for model in settings.networks:
+        ours = Ours(settings, "--model", model)
+        steps: dict[str, Step] = {"synthetic": ours.synthetic, "ours": ours.end_to_end}
+        for kind in kinds[1:]:
+            steps[kind] = Loop(settings, model, kind == "tuned").end_to_end
+        rate = rates(steps, settings.rounds, settings.steps)
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[ours.parts.precision]
+        operations = operations_of_a_step(ours.parts.network, settings.image_size, device)
+        share = rate["synthetic"] * operations / ceiling(device, dtype)
+        row = [model, f"{rate['synthetic']:.0f}", f"{rate['ours']:.0f}"]
+        row += [f"{rate['ours'] / rate['synthetic']:.2f}", f"{share:.0%}"]
+        for kind in kinds[1:]:
+            row += [f"{rate[kind]:.0f}", f"{rate['ours'] / rate[kind]:.2f}"]
+        memory = [in_a_process_of_its_own(peak_memory, settings, model, kind) for kind in kinds]
+        rows.append([*row, " / ".join(f"{value:.0f}" for value in memory)])
+        del ours, steps
+    columns = ["network", "fixed batch", "end to end", "ratio", "of the ceiling"]
+    for kind in kinds[1:]:
+        columns += [f"{kind} loop", "ours to it"]
+    columns.append(" / ".join(["peak memory, MB", *kinds[1:]]))
+    table("Training, images a second", columns, rows)
+
+
+def compare_tricks(settings: argparse.Namespace) -> None:
+    """What each trick costs, with real loading, beside the first network without it."""
+    model = settings.networks[0]
+    plain = Ours(settings, "--model", model)
+    rows = []
+    for name, flags in TRICKS.items():
+        trick = Ours(settings, "--model", model, *flags.split())
+        rate = rates({"plain": plain.end_to_end, name: trick.end_to_end}, settings.rounds, settings.steps)
+        rows.append([name, flags, f"{rate[name]:.0f}", f"{rate[name] / rate['plain']:.2f}"])
+        del trick
+    table(f"Tricks on {model}, images a second", ["trick", "flags", "end to end", "to without"], rows)
+
+
+def measure_input(settings: argparse.Namespace) -> None:
+    """The input pipeline alone, on one core, and how fast the cache is built."""
+    rows = []
+    for size in (64, 256):
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = argparse.Namespace(**{**vars(settings), "cache_dir": folder, "image_size": size})
+            started = time.perf_counter()
+            parts = Ours(fresh, "--model", "ResNet18").parts
+            built = len(parts.dataset.files) / (time.perf_counter() - started)
+            cached = in_a_process_of_its_own(loader_rate, fresh, size)
+            decoded = in_a_process_of_its_own(loader_rate, fresh, size, "--cache", "off")
+        rows.append([f"{size} x {size}", f"{cached:.0f}", f"{decoded:.0f}", f"{built:.0f}"])
+    columns = ["size", "from the cache, one core", "decoding, one core", "building the cache, all cores"]
+    table("Input alone, normalised images a second", columns, rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", help="a folder of images (default: the demo's, drawn first)")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
+    parser.add_argument("--image_size", type=int, default=64, metavar="PIXELS")
+    parser.add_argument("--batch_size", type=int, default=64, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each contender")
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="steps a turn")
+    parser.add_argument("--baseline", action="store_true", help="beside the usual loops of torchvision")
+    parser.add_argument("--skip", nargs="+", default=(), choices=("networks", "tricks", "input"))
+    settings = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        settings.cache_dir = f"{folder}/cache"
+        if settings.data_dir is None:
+            settings.data_dir = "data/demo"
+            draw_demo(Path(settings.data_dir), lambda: None)
+        device = choose_device("auto")
+        print(
+            f"{describe(device)}; torch {torch.__version__}, torchvision {torchvision.__version__}, "
+            f"Pillow {PIL.__version__}; {time.strftime('%Y-%m-%d')}\n"
+            f"{len(find_dataset(Path(settings.data_dir), 42).files)} images; steps of {settings.batch_size} "
+            f"images of {settings.image_size} x {settings.image_size}, Adam; matrix products: "
+            + ", ".join(
+                f"{ceiling(device, dtype) / 1e9:.0f} GFLOP/s {name}"
+                for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+            )
+        )
+        if "networks" not in settings.skip:
+            compare_networks(settings, device)
+        if "tricks" not in settings.skip:
+            compare_tricks(settings)
+        if "input" not in settings.skip:
+            measure_input(settings)
+
+
+if __name__ == "__main__":
+    main()
