@@ -1,18 +1,28 @@
 """What the families share. All of it maps [N, C, H, W] to [N, C', H', W']."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from network.norm import NormLayer
 
+MOST_PIXELS = 4000  # up to which a 1 x 1 convolution is faster as a matrix product
+
 
 class Conv2d(nn.Conv2d):
-    """A convolution that a CPU does in fp32 where its bf16 is slower: depthwise ones.
+    """`nn.Conv2d`, trained on a CPU in the way that is fastest there; a GPU's library chooses for itself.
 
-    Their backward pass in bf16 leaves oneDNN's fast path (torch 2.14, a CPU with AMX: 1.3 to 30 times
-    slower than in fp32, most with a stride or a 5 x 5 kernel). All others, grouped ones included, are
-    faster in bf16, and so are all of them on a GPU.
+    In evaluation, which has no backward pass to gain from, it is `nn.Conv2d` to the bit. Measured with
+    torch 2.14 on 2 cores with AMX, forward and backward pass, in fp32 and bf16:
+
+    - Depthwise convolutions stay in fp32 under autocast. In bf16 their backward pass leaves oneDNN's
+      fast path and takes 1.3 to 30 times as long, most with a stride or a 5 x 5 kernel. All others,
+      grouped ones included, are faster in bf16.
+    - Where there are few output pixels, as in the last stages of a network, a convolution is a product
+      of matrices: a row for each output pixel of the batch and a column for each weight of a filter.
+      oneDNN spends its time on reordering the weights then, and takes 2 to 9 times as long.
     """
 
     def __init__(self, *args, **kwargs):
@@ -20,10 +30,28 @@ class Conv2d(nn.Conv2d):
         self.is_depthwise = 1 < self.groups == self.in_channels
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if self.is_depthwise and images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        if images.device.type != "cpu" or not self.training:
+            return super().forward(images)
+        if self.is_depthwise and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(images.float())
-        return super().forward(images)
+        pixels = len(images) * math.prod(images.shape[2:]) // math.prod(self.stride)
+        few = MOST_PIXELS if self.kernel_size == (1, 1) else self.out_channels
+        return self._as_product(images) if self.groups == 1 and pixels <= few else super().forward(images)
+
+    def _as_product(self, images: torch.Tensor) -> torch.Tensor:
+        """The same by a matrix product; [N, C, H, W] to [N, C', H', W'] in channels_last memory order."""
+        rows = images.permute(0, 2, 3, 1)
+        if self.kernel_size == (1, 1):
+            rows = rows[:, :: self.stride[0], :: self.stride[1]]
+        else:
+            height, width = self.padding
+            rows = F.pad(rows, (0, 0, width, width, height, height))
+            for axis in (0, 1):
+                rows = rows.unfold(1 + axis, self.kernel_size[axis], self.stride[axis])
+            rows = rows.permute(0, 1, 2, 4, 5, 3).flatten(3)  # [N, H', W', k * k * C]
+        filters = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(rows, filters, self.bias).permute(0, 3, 1, 2)
 
 
 class SameConv2d(Conv2d):
@@ -76,9 +104,9 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, squeezed: int, activation: nn.Module):
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc1 = Conv2d(channels, squeezed, 1)
         self.activation = activation
-        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.fc2 = Conv2d(squeezed, channels, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         weights = self.fc2(self.activation(self.fc1(images.mean((2, 3), keepdim=True))))

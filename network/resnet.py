@@ -15,13 +15,13 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from network.layers import StochasticDepth
+from network.layers import Conv2d, StochasticDepth
 from network.norm import NormLayer
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> Conv2d:
     """A convolution without bias that divides the size by `stride`."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def shortcut(inputs: int, outputs: int, stride: int, norm: NormLayer, pooled: bool) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import nn
 from network import NETWORKS, NORMS, build_network
 from network.efficientnet import MBConv
 from network.evonorm import EvoNormB0, EvoNormS0
-from network.layers import SameConv2d, SqueezeExcitation, StochasticDepth
+from network.layers import Conv2d, SameConv2d, SqueezeExcitation, StochasticDepth
 from network.norm import residual_last_norms
 from network.weights import from_lite, torchvision_name
 
@@ -44,6 +44,59 @@ def test_n2_a_network_equals_torchvisions_for_the_same_weights(name):
         expected, logits = theirs(images), ours(images)
     assert expected.abs().max() > 1e-3
     assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    "name", ["ResNet18", "ResNet50", "RegNetX-400MF", "RegNetY-400MF", "EfficientNet-B0"]
+)
+def test_a_training_pass_equals_torchvisions(name):
+    """In float64, since a CPU trains convolutions in other ways than it evaluates them (`layers.Conv2d`)."""
+    theirs = randomise(torchvision.models.get_model(torchvision_name(name), num_classes=7)).double().train()
+    ours = build_network(name, 7, drop_path=0, dropout=0).double()
+    ours.load_state_dict(theirs.state_dict())
+    for module in theirs.modules():
+        if isinstance(module, nn.Dropout | torchvision.ops.StochasticDepth):
+            module.p = 0
+    images = torch.randn(4, 3, 64, 64, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    for network in (theirs, ours):
+        network(images.to(memory_format=torch.channels_last)).log_softmax(1)[:, 0].sum().backward()
+    for (key, expected), parameter in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        error = (parameter.grad - expected.grad).abs().max()
+        assert error <= 1e-8 * expected.grad.abs().max() + 1e-12, key
+    for (key, expected), buffer in zip(theirs.named_buffers(), ours.buffers(), strict=True):
+        torch.testing.assert_close(buffer, expected, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "stride", "groups"),
+    [
+        (8, 16, 1, 1, 1),
+        (8, 16, 1, 2, 1),
+        (8, 64, 3, 1, 1),
+        (8, 64, 3, 2, 1),
+        (8, 64, 5, 1, 1),
+        (8, 8, 3, 2, 8),
+    ],
+)
+def test_a_convolution_is_the_same_whichever_way_it_is_computed(inputs, outputs, kernel, stride, groups):
+    torch.manual_seed(0)
+    layer = Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups).double()
+    images = torch.randn(2, inputs, 5, 6, dtype=torch.double)
+    results = []
+    for training in (True, False):
+        layer.train(training)
+        given = images.clone().requires_grad_()
+        result = layer(given)
+        results.append((result, *torch.autograd.grad(result.square().sum(), (given, *layer.parameters()))))
+    for trained, evaluated in zip(*results, strict=True):
+        torch.testing.assert_close(trained, evaluated)
+
+
+def test_depthwise_convolutions_are_trained_in_fp32_on_a_cpu():
+    layer = Conv2d(8, 8, 3, 1, 1, groups=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(1, 8, 4, 4)).dtype == torch.float32
+        assert layer.eval()(torch.randn(1, 8, 4, 4)).dtype == torch.bfloat16
 
 
 def test_every_member_of_torchvisions_three_families_is_here():
@@ -239,7 +292,7 @@ def test_zero_gamma_silences_each_residual_branch(name, norm):  # E5: EvoNorm ha
 
 @pytest.mark.parametrize("name", SMALL_MEMBERS)
 def test_frozen_batchnorm_keeps_its_statistics_and_trains_its_scale(name):
-    plain, frozen = build_network(name, 3), build_network(name, 3, norm="frozen_batchnorm")
+    plain, frozen = (build_network(name, 3, norm=norm).double() for norm in ("batchnorm", "frozen_batchnorm"))
     randomise(plain)
     frozen.load_state_dict(plain.state_dict())
     layers = [module for module in frozen.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -248,7 +301,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_trains_its_scale(name):
         if isinstance(module, nn.Dropout | StochasticDepth):
             assert module.training  # frozen are the norms alone
             module.p = 0
-    images = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.double)
     for logits in (frozen(images), frozen.train()(images)):  # as built, and as the second epoch begins
         torch.testing.assert_close(logits, plain.eval()(images))
     logits.sum().backward()

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -143,8 +144,8 @@ def rates(steps: dict[str, Step], rounds: int, steps_a_round: int) -> dict[str, 
 
 def in_a_process_of_its_own(function: Callable, *args: object) -> object:
     """The result of a call whose memory and thread settings are its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, args)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
 
 
 def peak_memory(settings: argparse.Namespace, model: str, kind: str) -> float:

@@ -1,8 +1,10 @@
 """Where a run computes, and in which precision."""
 
 import os
+import re
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -72,5 +74,8 @@ def peak_memory_mb(device: torch.device) -> float:
     """The most memory used so far, in MB: torch's on a GPU, the whole process's on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where a new process inherits the other figure from the one that started it
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
