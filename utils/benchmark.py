@@ -29,9 +29,11 @@ import options
 from learning.setup import Parts, assemble, make_fit, make_trainer
 from network.weights import IMAGENET, torchvision_name
 from utils.data.batches import in_order
+from utils.data.cache import cached_images
+from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import find_dataset
-from utils.run.device import choose_device, describe, peak_memory_mb
+from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
 
 NETWORKS = ("ResNet50", "RegNet", "EfficientNet")
 TRICKS = {
@@ -216,7 +218,7 @@ def compare_networks(settings: argparse.Namespace, device: torch.device) -> None
         for kind in kinds[1:]:
             steps[kind] = Loop(settings, model, kind == "tuned").end_to_end
         rate = rates(steps, settings.rounds, settings.steps)
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[ours.parts.precision]
+        dtype = DTYPES[ours.parts.precision]
         operations = operations_of_a_step(ours.parts.network, settings.image_size, device)
         share = rate["synthetic"] * operations / ceiling(device, dtype)
         row = [model, f"{rate['synthetic']:.0f}", f"{rate['ours']:.0f}"]
@@ -252,9 +254,10 @@ def measure_input(settings: argparse.Namespace) -> None:
     for size in (64, 256):
         with tempfile.TemporaryDirectory() as folder:
             fresh = argparse.Namespace(**{**vars(settings), "cache_dir": folder, "image_size": size})
+            dataset = find_dataset(Path(settings.data_dir), 42)
             started = time.perf_counter()
-            parts = Ours(fresh, "--model", "ResNet18").parts
-            built = len(parts.dataset.files) / (time.perf_counter() - started)
+            cached_images(dataset, Frame(size), Path(folder), lambda: None)
+            built = len(dataset.files) / (time.perf_counter() - started)
             cached = in_a_process_of_its_own(loader_rate, fresh, size)
             decoded = in_a_process_of_its_own(loader_rate, fresh, size, "--cache", "off")
         rows.append([f"{size} x {size}", f"{cached:.0f}", f"{decoded:.0f}", f"{built:.0f}"])
