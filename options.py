@@ -370,6 +370,11 @@ def _add_device_flags(group: Group) -> None:
         help="of the multiplications; auto takes the fastest that is safe here",
     )
     group.add_argument(
+        "--compile",
+        action="store_true",
+        help="train with torch.compile, which takes a minute or more at first and pays in long runs",
+    )
+    group.add_argument(
         "--deterministic",
         action="store_true",
         help="the same bits each time on a GPU too, at some cost in speed",

@@ -1,7 +1,9 @@
 """From flags to objects: the one place that reads flags to decide what a run is made of."""
 
 import hashlib
+import os
 import platform
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -124,6 +126,8 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     device = choose_device(args.device)
     precision = checkpoint["precision"] if checkpoint else choose_precision(args.precision, device)
     configure(device, args.deterministic)
+    if args.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        raise UserError("--compile needs a C++ compiler, and there is none; install g++, or leave it out")
     print(f"device   {describe(device)}, {precision}")
     dataset = find_data(args, checkpoint, check)
     network, normalisation = make_network(args, len(dataset.classes), checkpoint)
@@ -270,6 +274,7 @@ def make_trainer(parts: Parts) -> Trainer:
         grad_clip=args.grad_clip,
         freeze_steps=args.freeze_epochs * parts.steps_per_epoch,
         ema_decay=args.ema,
+        compiled=args.compile,
     )
 
 

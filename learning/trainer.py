@@ -73,7 +73,8 @@ class Trainer:
 
     The images of a step go through the network in `accumulate` batches, which takes the memory of one.
     Gradients longer than `grad_clip` over all parameters are scaled down to it. For the first
-    `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are.
+    `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are. A
+    `compiled` network takes its steps through torch.compile.
     """
 
     def __init__(
@@ -95,8 +96,11 @@ class Trainer:
         grad_clip: float | None = None,
         freeze_steps: int = 0,
         ema_decay: float | None = None,
+        compiled: bool = False,
     ):
         self.network = network
+        # A graph for each batch size, of which there are at most two; the network itself evaluates.
+        self.forward = torch.compile(network, dynamic=False) if compiled else network
         self.optimizer = optimizer
         self.lr_factor = lr_factor
         self.augment = augment
@@ -170,7 +174,7 @@ class Trainer:
         parts = (tensor.tensor_split(count) for tensor in (inputs, targets))  # as equal as they can be
         for part, part_targets in zip(*parts, strict=True):
             with autocast(self.device, self.precision):
-                logits = self.network(part)
+                logits = self.forward(part)
                 loss = self.criterion(logits, part_targets)
                 if self.teacher is not None:
                     loss = loss + self.teacher.loss(part, logits)

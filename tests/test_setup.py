@@ -7,6 +7,7 @@ from learning.augment import Normalise
 from learning.setup import assemble, make_trainer
 from options import parse_args
 from tests.conftest import SMALL, write_images
+from utils.errors import UserError
 
 
 @pytest.fixture
@@ -73,3 +74,28 @@ def test_a_teacher_gets_the_inputs_that_it_expects(parts_of, tmp_path):
     theirs = Normalise(mean, std, torch.device("cpu"))(images)
     torch.testing.assert_close(parts.teacher.to_input(parts.normalise(images)), theirs, rtol=1e-4, atol=1e-4)
     assert make_trainer(parts).teacher is parts.teacher
+
+
+def losses_of(trainer, parts):
+    losses = []
+    for images, labels in parts.loader([parts.dataset.splits["train"][::2]] * 2):
+        trainer.train_step(images, labels)
+        losses.append(trainer.totals.collect().loss / len(images))
+    return losses
+
+
+@pytest.mark.slow
+def test_compiled_steps_have_the_same_losses(parts_of):
+    plain, compiled = (
+        parts_of("--precision", "fp32", "--learning_rate", "0.001", *flags) for flags in ((), ("--compile",))
+    )
+    expected = losses_of(make_trainer(plain), plain)  # of two steps: rounding grows with each
+    assert abs(expected[0] - expected[1]) > 0.01
+    assert losses_of(make_trainer(compiled), compiled) == pytest.approx(expected, rel=1e-3)
+    assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
+
+
+def test_a_machine_that_cannot_compile_is_told(parts_of, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="C\\+\\+ compiler"):
+        parts_of("--compile")

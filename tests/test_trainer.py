@@ -182,9 +182,9 @@ def test_a_loss_that_is_not_finite_names_its_step(value):
 
 
 def test_c8_hits_are_counted_against_the_dominant_label():
-    trainer = make_trainer(mixing=(0, 0, 0), lr_factor=lambda step: 0.0)
-    trainer.network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False))
-    nn.init.eye_(trainer.network[2].weight)  # the class is the strongest channel
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False))
+    nn.init.eye_(network[2].weight)  # the class is the strongest channel
+    trainer = make_trainer(network, mixing=(0, 0, 0), lr_factor=lambda step: 0.0)
     images = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
     images[range(4), [0, 1, 2, 0]] = 255
     labels = torch.tensor([0, 1, 1, 0])
