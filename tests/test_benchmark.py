@@ -1,0 +1,50 @@
+"""utils/benchmark.py."""
+
+import re
+
+import pytest
+import torch
+
+from network import NETWORKS as ALL_NETWORKS
+from options import parse_args
+from utils.benchmark import NETWORKS, TRICKS, main, rates, table
+
+
+def test_contenders_take_turns_and_the_rate_is_of_their_images(monkeypatch):
+    clock, turns = [0.0], []
+    monkeypatch.setattr("utils.benchmark.time.perf_counter", lambda: clock[0])
+
+    def contender(name, seconds):
+        def step():
+            turns.append(name)
+            clock[0] += seconds
+            return 8
+
+        return step
+
+    measured = rates({"a": contender("a", 0.5), "b": contender("b", 0.25)}, rounds=3, steps_a_round=2)
+    assert measured == {"a": 16, "b": 32}
+    assert turns == ["a", "a", "b", "b"] * 4  # the first round warms up
+
+
+def test_a_table_lines_up(capsys):
+    table("Title", ["name", "n"], [["a", "100"], ["longer", "2"]])
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[2:] == ["| name   | n   |", "|--------|-----|", "| a      | 100 |", "| longer | 2   |"]
+
+
+def test_its_tricks_and_networks_are_the_programs():
+    assert set(NETWORKS) <= set(ALL_NETWORKS)
+    for flags in TRICKS.values():
+        parse_args(["--checkpoint_name", "x", *flags.split()])
+
+
+@pytest.mark.slow
+def test_it_measures_this_machine(shapes, capsys):
+    size = ("--image_size", "32", "--batch_size", "16", "--rounds", "1", "--steps", "1")
+    main(["--data_dir", str(shapes), "--networks", "ResNet18", *size, "--baseline", "--skip", "tricks"])
+    out = capsys.readouterr().out
+    (row,) = re.findall(r"^\| ResNet18 +\|.*", out, re.MULTILINE)
+    assert len(row.split("|")) == 12
+    assert re.search(r"^\| 256 x 256 \| \d+ +\| \d+ +\| \d+ +\|$", out, re.MULTILINE)
+    assert torch.__version__ in out
