@@ -126,7 +126,8 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     device = choose_device(args.device)
     precision = checkpoint["precision"] if checkpoint else choose_precision(args.precision, device)
     configure(device, args.deterministic)
-    if args.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+    compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
+    if args.compile and not args.evaluate and not any(map(shutil.which, compilers)):  # evaluation needs none
         raise UserError("--compile needs a C++ compiler, and there is none; install g++, or leave it out")
     print(f"device   {describe(device)}, {precision}")
     dataset = find_data(args, checkpoint, check)

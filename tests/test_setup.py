@@ -99,3 +99,4 @@ def test_a_machine_that_cannot_compile_is_told(parts_of, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="C\\+\\+ compiler"):
         parts_of("--compile")
+    assert parts_of("--compile", "--evaluate").network  # which is never compiled
