@@ -34,6 +34,7 @@ from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import find_dataset
 from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
+from utils.text import markdown_table
 
 NETWORKS = ("ResNet50", "RegNet", "EfficientNet")
 TRICKS = {
@@ -56,13 +57,9 @@ Step = Callable[[], int]  # does a step, and returns how many images it took
 class Ours:
     """Training as `main.py` builds it."""
 
-    def __init__(self, settings: argparse.Namespace, *flags: str):
-        argv = ["--checkpoint_name", "benchmark", "--data_dir", settings.data_dir]
-        argv += ["--cache_dir", settings.cache_dir, "--pretrained", "0", "--epochs", "1000"]
-        argv += ["--image_size", str(settings.image_size), "--batch_size", str(settings.batch_size)]
-        argv += ["--optimizer", "ADAM", "--learning_rate", "0.0001", *flags]
+    def __init__(self, args: argparse.Namespace):
         with contextlib.redirect_stdout(io.StringIO()):  # what a run says of itself
-            self.parts: Parts = assemble(options.parse_args(argv), None, lambda: None)
+            self.parts: Parts = assemble(args, None, lambda: None)
         self.trainer = make_trainer(self.parts)
         fit = make_fit(self.parts, self.trainer, Path(), {}, None)  # type: ignore[arg-type]
         self.batches = fit.batches_from(0)
@@ -79,6 +76,15 @@ class Ours:
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> int:
         self.trainer.train_step(images, labels)
         return len(images)
+
+
+def ours_with(settings: argparse.Namespace, *flags: str) -> Ours:
+    """Training with Adam from scratch and `flags`, on the images and in the sizes of the settings."""
+    argv = ["--checkpoint_name", "benchmark", "--data_dir", settings.data_dir]
+    argv += ["--cache_dir", settings.cache_dir, "--pretrained", "0", "--epochs", "1000"]
+    argv += ["--image_size", str(settings.image_size), "--batch_size", str(settings.batch_size)]
+    argv += ["--optimizer", "ADAM", "--learning_rate", "0.0001", *flags]
+    return Ours(options.parse_args(argv))
 
 
 class Loop:
@@ -152,7 +158,8 @@ def in_a_process_of_its_own(function: Callable, *args: object) -> object:
 
 def peak_memory(settings: argparse.Namespace, model: str, kind: str) -> float:
     """The most memory that three steps take, in MB."""
-    contender = Ours(settings, "--model", model) if kind == "ours" else Loop(settings, model, kind == "tuned")
+    ours = kind == "ours"
+    contender = ours_with(settings, "--model", model) if ours else Loop(settings, model, kind == "tuned")
     for _ in range(3):
         contender.end_to_end()
     return peak_memory_mb(choose_device("auto"))
@@ -164,7 +171,7 @@ def loader_rate(settings: argparse.Namespace, size: int, *flags: str) -> float:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     settings.image_size = size
-    parts = Ours(settings, "--model", "ResNet18", "--device", "cpu", *flags).parts
+    parts = ours_with(settings, "--model", "ResNet18", "--device", "cpu", *flags).parts
     indices = np.tile(parts.dataset.splits["train"], 4)
     best = 0.0
     for _ in range(3):
@@ -197,15 +204,8 @@ def operations_of_a_step(network: nn.Module, size: int, device: torch.device) ->
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a Markdown table whose columns line up."""
-    cells = [columns, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
-    print(f"\n{title}\n")
-    for number, row in enumerate(cells):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
-        if number == 0:
-            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    print(flush=True)
+    """Print a Markdown table."""
+    print(f"\n{title}\n\n{markdown_table(columns, rows)}\n", flush=True)
 
 
 def compare_networks(settings: argparse.Namespace, device: torch.device) -> None:
@@ -213,7 +213,7 @@ def compare_networks(settings: argparse.Namespace, device: torch.device) -> None
     kinds = ["ours", *(["plain", "tuned"] if settings.baseline else [])]
     rows = []
     for model in settings.networks:
-        ours = Ours(settings, "--model", model)
+        ours = ours_with(settings, "--model", model)
         steps: dict[str, Step] = {"synthetic": ours.synthetic, "ours": ours.end_to_end}
         for kind in kinds[1:]:
             steps[kind] = Loop(settings, model, kind == "tuned").end_to_end
@@ -238,10 +238,10 @@ def compare_networks(settings: argparse.Namespace, device: torch.device) -> None
 def compare_tricks(settings: argparse.Namespace) -> None:
     """What each trick costs, with real loading, beside the first network without it."""
     model = settings.networks[0]
-    plain = Ours(settings, "--model", model)
+    plain = ours_with(settings, "--model", model)
     rows = []
     for name, flags in TRICKS.items():
-        trick = Ours(settings, "--model", model, *flags.split())
+        trick = ours_with(settings, "--model", model, *flags.split())
         rate = rates({"plain": plain.end_to_end, name: trick.end_to_end}, settings.rounds, settings.steps)
         rows.append([name, flags, f"{rate[name]:.0f}", f"{rate[name] / rate['plain']:.2f}"])
         del trick

@@ -19,6 +19,7 @@ from utils.data.cache import cached_images, decoded_in_memory
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
+from utils.run.signals import catch
 
 
 class ImageSource(Protocol):
@@ -98,8 +99,7 @@ def _leave_signals_to_the_run(worker: int) -> None:
 
     A worker that died of it would also make torch raise in the run, in the middle of its last save.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    catch(signal.SIG_IGN)
 
 
 def _raise_unreadable(batch: torch.Tensor | UnreadableImage) -> torch.Tensor:

@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.run.files import replacing
 
 # From the Okabe-Ito palette, which people with any common colour blindness can tell apart.
-TRAIN, VALIDATION, AVERAGE = "#0072B2", "#D55E00", "#009E73"
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+TRAIN, VALIDATION, AVERAGE = BLUE, VERMILION, GREEN
+
+rcParams["text.parse_math"] = False  # names of classes and runs may have dollar signs
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, whole or not at all."""
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
@@ -65,7 +70,7 @@ def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) 
         zorder=3,
     )
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def confusion_matrix(path: Path, confusion: np.ndarray, classes: Sequence[str], title: str) -> None:
@@ -86,4 +91,4 @@ def confusion_matrix(path: Path, confusion: np.ndarray, classes: Sequence[str], 
         for row, column in np.ndindex(count, count):
             colour = "white" if share[row, column] > 55 else "black"
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour)
-    _save(figure, path)
+    save(figure, path)

@@ -1,26 +1,48 @@
 """Stopping a run at a point from which it can go on."""
 
+import os
 import signal
+import time
+from collections.abc import Callable
 from types import FrameType
 
 from utils.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ONE_WISH = (
+    1.0  # seconds within which several signals mean the same, as from the terminal and a parent process
+)
+
+Handler = Callable[[int, FrameType | None], None] | int | None
+
+
+def catch(handler: Handler) -> dict[int, Handler]:
+    """Handle the signals that ask to stop, and return what handled them before.
+
+    One that is ignored, as nohup makes it for a closed terminal, stays ignored; but not Ctrl-C, which a shell
+    makes processes ignore that it starts in the background.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, handler)
+    return before
 
 
 class StopSignal:
-    """Within this context SIGINT and SIGTERM only leave a note, which `check` turns into `Interrupted`.
+    """Within this context a signal that asks to stop leaves a note, of which `check` raises `Interrupted`.
 
     Everything that runs long (decoding, batches of training, validation and test) calls `check` where
-    stopping is safe, that is between images or between steps. A second signal ends the process at
-    once, which is safe too, only less polite: files are written atomically.
+    stopping is safe, that is between images or between steps. A second wish ends the process at once,
+    which is safe too, only less polite: files are written atomically.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __enter__(self) -> "StopSignal":
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._before = catch(self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -28,9 +50,11 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        for number in SIGNALS:
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > ONE_WISH:
             signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal has come."""

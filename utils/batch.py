@@ -1,0 +1,222 @@
+"""Run a list of experiments: python -m utils.batch [--dry_run] [flags of main.py] < LIST.
+
+A line of the list is a run's name and its flags; # starts a comment. The flags of the command line go to
+every run, before its own, so that each stays what its name says. SEEDS="0 1 2" in the environment runs each
+experiment once per seed, as NAME/seed0 and so on; GPUS="0 1" runs one at a time on each of these cards.
+Finished runs are left alone, interrupted ones go on, and one that fails does not stop the others.
+"""
+
+import os
+import queue
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import options
+from utils.data.folders import find_dataset
+from utils.errors import UserError
+from utils.run.folder import RunFolder
+from utils.run.signals import catch
+
+MAIN = Path(__file__).resolve().parent.parent / "main.py"
+
+Commands = dict[str, list[str]]  # the flags of each run, by its name, in the order of the list
+
+
+def main(argv: Sequence[str], text: str) -> int:
+    """Run the experiments of the list `text` with the flags `argv`; returns the exit code."""
+    extra = [flag for flag in argv if flag != "--dry_run"]
+    try:
+        seeds = words("SEEDS", r"\d+")
+        commands = make_commands(read_list(text), extra, seeds)
+        left = unfinished(commands)
+        if len(extra) < len(argv):
+            dry_run(commands, left, cards=len(words("GPUS", r"[\w-]+")) or 1)
+            return 0
+        return Batch(commands, words("GPUS", r"[\w-]+")).run()
+    except UserError as error:
+        print(f"batch: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def words(variable: str, pattern: str) -> list[str]:
+    """The words of an environment variable, each of which must match; raises `UserError`."""
+    found = os.environ.get(variable, "").replace(",", " ").split()
+    for word in found:
+        if not re.fullmatch(pattern, word) or found.count(word) > 1:
+            raise UserError(f'{variable}="{" ".join(found)}": give numbers with spaces between, each once')
+    return found
+
+
+def read_list(text: str) -> Commands:
+    """The experiments of a list; raises `UserError` for one that is there twice, or for none."""
+    experiments: Commands = {}
+    for line in text.splitlines():
+        try:
+            name, *flags = shlex.split(line, comments=True) or [""]
+        except ValueError as error:
+            raise UserError(f"the line {line!r} of the list: {error}") from error
+        if name in experiments:
+            raise UserError(f"the list names {name} twice; give each experiment a name of its own")
+        if name:
+            experiments[name] = flags
+    if not experiments:
+        raise UserError("no experiments: give a list of them, as in python -m utils.batch < LIST")
+    return experiments
+
+
+def make_commands(experiments: Commands, extra: Sequence[str], seeds: Sequence[str]) -> Commands:
+    """The flags of each run. Raises `UserError`, or exits with code 2 if main.py knows no such flags."""
+    own = {"--checkpoint_name", "--overwrite", "--evaluate"} | ({"--seed"} if seeds else set())
+    for flag in own & {flag.split("=")[0] for flag in extra}:
+        raise UserError(f"{flag} is what a batch decides; leave it out, or choose another --checkpoint_dir")
+    commands = {}
+    for seed in seeds or [""]:
+        for name, flags in experiments.items():
+            run = f"{name}/seed{seed}" if seed else name
+            commands[run] = ["--checkpoint_name", run, *extra, *flags, *(["--seed", seed] if seed else [])]
+            options.parse_args([*commands[run], "--resume"])
+    return commands
+
+
+def unfinished(commands: Commands) -> Commands:
+    """The runs with something left to do; the images must be there for them. Raises `UserError`."""
+    left = {}
+    for run, command in commands.items():
+        args = options.parse_args([*command, "--resume"])
+        if not RunFolder(args.checkpoint_dir, run).finished:
+            left[run] = command
+            if len(left) == 1 and not args.demo:
+                find_dataset(Path(args.data_dir), args.seed)
+    return left
+
+
+class Batch:
+    """Runs that are started one after the other, on several cards beside each other.
+
+    A signal is passed on to the runs that are going, which save and stop; no other is started then.
+    """
+
+    def __init__(self, commands: Commands, cards: Sequence[str]):
+        self.commands = commands
+        self.cards = cards or [None]
+        self.waiting = queue.SimpleQueue()
+        self.going: dict[str, subprocess.Popen] = {}
+        self.failed: dict[str, str] = {}
+        self.done = 0
+        self.stopped = 0
+        self.lock = threading.Lock()
+
+    def run(self) -> int:
+        """Run them all and say what came of them; returns the exit code."""
+        for item in enumerate(self.commands.items(), 1):
+            self.waiting.put(item)
+        catch(self._stop)
+        workers = [threading.Thread(target=self._work, args=(card,)) for card in self.cards]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+        print(f"\n{self.done} of {len(self.commands)} runs are done")
+        for run, reason in self.failed.items():
+            print(f"failed: {run}: {reason}")
+        if self.stopped:
+            print("stopped; the same command goes on")
+            return 128 + self.stopped
+        if self.done:
+            directory = options.parse_args(next(iter(self.commands.values()))).checkpoint_dir
+            print(f"compare them with: python -m utils.report {shlex.quote(directory)}")
+        return 1 if self.failed else 0
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = number
+        for process in list(self.going.values()):
+            process.send_signal(number)
+
+    def _work(self, card: str | None) -> None:
+        while not self.stopped:
+            try:
+                number, (run, command) = self.waiting.get_nowait()
+            except queue.Empty:
+                return
+            self._run_one(card, f"{number}/{len(self.commands)}", run, command)
+
+    def _run_one(self, card: str | None, number: str, run: str, command: Sequence[str]) -> None:
+        mark = f"{run}: " if len(self.cards) > 1 else ""  # else lines of several runs could be mixed up
+        print(f"\n== {number}{f' on GPU {card}' if card else ''}: {shown(command)}", flush=True)
+        process = subprocess.Popen(
+            [sys.executable, str(MAIN), *command, "--resume"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=os.environ | ({"CUDA_VISIBLE_DEVICES": card} if card else {}),
+        )
+        self.going[run] = process
+        if self.stopped:  # between the check and the start
+            process.send_signal(self.stopped)
+        line = ""
+        for line in process.stdout:
+            print(mark + line, end="", flush=True)
+        code = process.wait()
+        with self.lock:
+            del self.going[run]
+            if code == 0:
+                self.done += 1
+            elif not self.stopped:
+                self.failed[run] = line.strip() if code > 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def shown(command: Sequence[str]) -> str:
+    """A run's command line, to copy."""
+    return shlex.join(["python", "main.py", *command, "--resume"])
+
+
+def dry_run(commands: Commands, left: Commands, cards: int) -> None:
+    """Print the commands, and how long what is left of them takes by one step of each network."""
+    for command in commands.values():
+        print(shown(command))
+    print(f"\n{len(commands) - len(left)} of {len(commands)} runs are done")
+    if not left:
+        return
+
+    from utils.benchmark import Ours, rates
+
+    measured: dict[tuple[str, str], float] = {}  # images a second
+    hours: dict[tuple[str, str], list[float]] = {}
+    for command in left.values():
+        args = options.parse_args([*command, "--resume", "--cache", "off", "--num_workers", "0"])
+        args.resume, args.pretrained, args.pretrained_path = False, 0, None  # a step takes as long
+        network = (args.model, args.norm)
+        if network not in measured:
+            ours = Ours(args)
+            sizes = ours.parts.dataset.sizes()
+            measured[network] = rates({"step": ours.synthetic}, rounds=1, steps_a_round=1)["step"]
+            del ours
+        # Validation is a forward pass, a third of a step's work.
+        images = args.epochs * (sizes["train"] + sizes["val"] / 3)
+        hours.setdefault(network, []).append(images / measured[network] / 3600)
+    for (model, norm), each in hours.items():
+        rate = f"{measured[model, norm]:.1f} images/s"
+        print(f"{model}, {norm}: {len(each)} runs at {rate}: {duration(sum(each))}")
+    total = sum(map(sum, hours.values())) / cards
+    print(
+        f"about {duration(total)} of training{f' on {cards} GPUs' * (cards > 1)}, by one step of each network"
+    )
+
+
+def duration(hours: float) -> str:
+    """A time in words."""
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(60 * hours, 1):.0f} min"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], "" if sys.stdin.isatty() else sys.stdin.read()))

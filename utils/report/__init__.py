@@ -1,0 +1,1 @@
+"""Which tricks help, with evidence: statistics, tables, pictures and a page over finished runs."""

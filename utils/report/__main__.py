@@ -1,0 +1,90 @@
+"""Compare the finished runs in a folder: python -m utils.report --help."""
+
+import sys
+from pathlib import Path
+
+import options
+from utils.errors import UserError
+from utils.flags import Help, Parser
+from utils.report import page, pictures
+from utils.report.comparison import Evidence
+from utils.report.runs import Run, find_runs, group
+from utils.report.sections import make_sections, to_markdown
+from utils.report.tricks import Tricks, settings_of
+from utils.run.files import replacing
+
+# Flags that do not make a run another experiment.
+NOT_OF_EXPERIMENT = (*options.NOT_OF_THE_RUN, "seed", "num_classes")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the report and print it; returns the exit code."""
+    parser = Parser(
+        prog="python -m utils.report",
+        description="Which tricks help: compares the finished runs in a folder.",
+        formatter_class=Help,
+    )
+    parser.add_argument("folder", metavar="CHECKPOINT_DIR", type=Path, help="the folder of all runs")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="the experiment to compare with (default: that of the name baseline, else the plainest)",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, help="where to write (default: CHECKPOINT_DIR/report)"
+    )
+    args = parser.parse_args(argv)
+    try:
+        write_report(args.folder, args.baseline, args.output or args.folder / "report")
+        return 0
+    except UserError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def write_report(root: Path, baseline: str | None, folder: Path) -> None:
+    """Compare the runs under `root`, print what is found, and write it into `folder`. Raises `UserError`."""
+    runs, unread = find_runs(root, NOT_OF_EXPERIMENT)
+    baseline = baseline or choose_baseline(runs)
+    experiments, left_out = group(runs, baseline)
+    first = {name: next(iter(found.runs.values())) for name, found in experiments.items()}
+    tricks = Tricks(
+        {name: run.settings for name, run in first.items()},
+        {name: default_settings(run) for name, run in first.items()},
+    )
+    evidence = Evidence(experiments, tricks, baseline)
+    sections = make_sections(evidence, [*left_out, *unread])
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures.draw_all(evidence, folder)
+    contents = {"report.html": page.render(sections, evidence, folder), "report.md": to_markdown(sections)}
+    for name, content in contents.items():
+        with replacing(folder / name, "w", encoding="utf-8") as file:
+            file.write(content)
+    print(contents["report.md"])
+    print(f"written to {folder}: report.md, report.html, and the pictures")
+
+
+def choose_baseline(runs: list[Run]) -> str:
+    """The experiment "baseline" or, without one, that with the fewest settings of its own."""
+
+    def oddness(run: Run) -> tuple:
+        plain = default_settings(run)
+        return (
+            run.experiment != "baseline",
+            sum(plain[key] != run.settings[key] for key in plain),
+            run.experiment,
+        )
+
+    return min(runs, key=oddness).experiment
+
+
+def default_settings(run: Run) -> dict:
+    """What the settings of a run would be without flags, but for those that scale with its epochs."""
+    args = options.parse_args(["--checkpoint_name", "default", "--epochs", str(run.flags["epochs"])])
+    settings = settings_of(options.run_flags(args))
+    return {key: settings.get(key) for key in run.settings}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

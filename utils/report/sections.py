@@ -1,0 +1,201 @@
+"""The report as sections of text, tables and pictures, which `markdown` and the page show alike."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from utils.report.comparison import WORTH_SEEING, Comparison, Evidence, takes
+from utils.report.statistics import LEVEL, POWER, Estimate
+from utils.text import markdown, markdown_table
+
+
+@dataclass
+class Section:
+    """Plain text, so that whoever shows it escapes it."""
+
+    title: str
+    paragraphs: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    pictures: dict[str, str] = field(default_factory=dict)  # file names, and what they show
+
+
+def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
+    """All sections in order; `left_out` says which runs are not among the evidence."""
+    sections = [_summary(evidence), _accuracies(evidence)]
+    if evidence.against_baseline:
+        text = f"The difference in test accuracy to {evidence.baseline}, in points."
+        sections.append(_comparisons("Against the baseline", text, evidence, evidence.against_baseline))
+    if evidence.against_relative:
+        text = (
+            "The difference in test accuracy to the experiment that differs by one trick alone, in points. "
+            "Where there are several of those, it is the one that lacks the trick added last."
+        )
+        sections.append(
+            _comparisons("Against the nearest relative", text, evidence, evidence.against_relative)
+        )
+    if evidence.effects:
+        sections.append(_effects(evidence))
+    pictures = {"learning_curves.png": "Validation accuracy by epoch, a panel for each network and optimizer"}
+    sections += [Section("Learning curves", pictures=pictures), _how_to_read(evidence)]
+    if left_out:
+        sections.append(Section("Left out", list(left_out)))
+    return sections
+
+
+def to_markdown(sections: Sequence[Section]) -> str:
+    """The report as Markdown, which a terminal shows as well."""
+    parts = []
+    for number, section in enumerate(sections):
+        parts.append(f"{'#' if number == 0 else '##'} {section.title}")
+        parts += map(markdown, section.paragraphs)
+        if section.rows:
+            parts.append(markdown_table(section.columns, [list(map(markdown, row)) for row in section.rows]))
+        parts += [f"![{text}]({file})" for file, text in section.pictures.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(evidence: Evidence) -> Section:
+    best = evidence.experiments[evidence.best]
+    count = sum(len(found.runs) for found in evidence.experiments.values())
+    paragraphs = [
+        f"{len(evidence.experiments)} experiments in {count} runs ({_seeds(evidence.seeds)}), "
+        f"tested on the same {evidence.images:,} images.",
+        f"Best on the validation images: {best.name}, with a test accuracy of "
+        f"{_mean_and_deviation(best.mean('test_accuracy'), best.deviation('test_accuracy'))} %.",
+    ]
+    shared = evidence.tricks.shared()
+    if shared:
+        paragraphs.append(f"All have in common: {', '.join(shared)}.")
+    told: dict[str, list[str]] = {"helps": [], "hurts": []}
+    for comparison in evidence.compared.values():
+        if comparison.verdict in told:
+            words = f"{comparison.name} against {comparison.other} ({comparison.estimate.mean:+.2f} points)"
+            told[comparison.verdict].append(words)
+    for verdict, title in (("helps", "More accurate"), ("hurts", "Less accurate")):
+        if told[verdict]:
+            paragraphs.append(f"{title}: {'; '.join(told[verdict])}.")
+    count = len(evidence.compared) - sum(map(len, told.values()))
+    if count:
+        paragraphs.append(
+            f"{count} of {len(evidence.compared)} comparisons cannot be told apart with "
+            f"{evidence.images:,} test images and {_count(len(evidence.seeds), 'seed')}."
+        )
+    return Section("Which tricks help", paragraphs)
+
+
+def _accuracies(evidence: Evidence) -> Section:
+    rows = []
+    for name, found in evidence.experiments.items():
+        runs = list(found.runs.values())
+        marks = {"baseline": name == evidence.baseline != "baseline", "best": name == evidence.best}
+        told = ", ".join(mark for mark, holds in marks.items() if holds)
+        rows.append(
+            [
+                f"{name} ({told})" if told else name,
+                evidence.tricks.letters(name),
+                _mean_and_deviation(found.mean("val_accuracy"), found.deviation("val_accuracy")),
+                _mean_and_deviation(found.mean("test_accuracy"), found.deviation("test_accuracy")),
+                str(len(runs)),
+                f"{sum(run.minutes for run in runs) / len(runs):.2f}",
+                f"{found.mean('images_per_second'):.0f}",
+                f"{max(run.memory for run in runs):.0f}",
+            ]
+        )
+    columns = ["experiment", "tricks", "validation, %", "test, %", "seeds"]
+    columns += ["minutes of training", "images a second", "peak memory, MB"]
+    legend = ", ".join(f"{short} = {name}" for short, name in evidence.tricks.legend().items())
+    text = [
+        "Of the epoch that validated best; mean ± standard deviation over the seeds.",
+        f"{legend}.",
+    ]
+    pictures = {
+        "accuracies.png": "Test accuracy of each experiment, with 95 % intervals",
+        "cost.png": "Test accuracy against minutes of training",
+    }
+    return Section("Accuracy", text, columns, rows, pictures)
+
+
+def _comparisons(title: str, text: str, evidence: Evidence, comparisons: Sequence[Comparison]) -> Section:
+    rows = [
+        [
+            comparison.name,
+            comparison.other,
+            comparison.words,
+            f"{comparison.estimate.mean:+.2f}",
+            _interval(comparison.estimate),
+            _p(comparison.estimate.p),
+            _p(comparison.p),
+            comparison.verdict,
+            takes(comparison.estimate),
+        ]
+        for comparison in comparisons
+    ]
+    columns = ["experiment", "against", "differs by", "points", "95 % interval", "p", "p (Holm)"]
+    columns += ["verdict", f"to see {WORTH_SEEING:g} points takes"]
+    return Section(title, [text], columns, rows)
+
+
+def _effects(evidence: Evidence) -> Section:
+    rows = [
+        [
+            effect.words,
+            f"{effect.estimate.mean:+.2f}",
+            _interval(effect.estimate),
+            str(len(effect.pairs)),
+        ]
+        for effect in evidence.effects
+    ]
+    text = (
+        "The mean over all pairs of experiments that differ by that trick alone, in points of test accuracy."
+    )
+    pictures = {"effects.png": "The effect of each trick on test accuracy, with 95 % intervals"}
+    return Section(
+        "The effect of each trick", [text], ["trick", "points", "95 % interval", "pairs"], rows, pictures
+    )
+
+
+def _how_to_read(evidence: Evidence) -> Section:
+    paragraphs = [
+        "Each run's epoch was chosen on the validation images, and the test images were classified once, "
+        "with that epoch's weights. To choose an experiment, look at its validation accuracy too.",
+        "An interval covers the true difference in 95 of 100 cases. It comes from a bootstrap over the test "
+        "images, paired: both experiments are seen on the same images. p is the chance of a difference as "
+        "large if there were none. Of many comparisons some come out small by luck, so a verdict needs a p "
+        f"below {LEVEL:g} after Holm's correction for all {len(evidence.compared)} comparisons made here.",
+        f"What it takes to see {WORTH_SEEING:g} points is reckoned for a chance of {POWER:.0%}, for one "
+        "comparison without correction.",
+    ]
+    if len(evidence.seeds) > 1:
+        spread = math.sqrt(evidence.pooled.variance)
+        paragraphs.append(
+            "What other seeds would do is part of the intervals and of p, which is that of a t test. It is "
+            f"estimated from all experiments together: beyond what the choice of test images explains, seeds "
+            f"of one experiment differ by {spread:.2f} points (standard deviation)."
+        )
+    else:
+        paragraphs.append(
+            "With one seed, intervals and p (McNemar's exact test) speak of these trained networks: another "
+            "seed may come out otherwise with the same flags. Take several before you believe little."
+        )
+    return Section("How to read this", paragraphs)
+
+
+def _mean_and_deviation(mean: float, deviation: float) -> str:
+    return f"{mean:.2f}" if math.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:+.2f} to {estimate.high:+.2f}"
+
+
+def _p(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"

@@ -1,0 +1,181 @@
+"""Which tricks an experiment has, read from its flags, and by which tricks two experiments differ."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class Trick:
+    """Something that is on or off (`letters` is a string), or in one of several ways (a string for each)."""
+
+    name: str
+    letters: str | dict[str, str]
+    settings: tuple[str, ...]  # which way comes first
+
+    def short(self, value: tuple) -> str:
+        """The letters of a value of the settings."""
+        if isinstance(self.letters, str):
+            return self.letters
+        return self.letters.get(value[0], self.long(value))
+
+    def long(self, value: tuple) -> str:
+        """A value of the settings in words."""
+        if isinstance(self.letters, str):
+            return self.name
+        return f"{self.name} {value[0]}" if self.name.startswith("--") else str(value[0])
+
+
+# In the order in which letters are written, and in which a trick counts as added to those before it.
+TRICKS = (
+    Trick("network", {"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"}, ("model",)),
+    Trick("weights", {}, ("weights",)),
+    Trick(
+        "optimizer",
+        {"SGD": "SGD", "ADAM": "A", "ADAMW": "AW", "RADAM": "R"},
+        ("optimizer", "learning_rate", "nesterov"),
+    ),
+    Trick("warm-up", "W", ("warm-up",)),
+    Trick("cosine decay", "C", ("decay",)),
+    Trick("zero gamma", "Z", ("zero_gamma",)),
+    Trick("no bias decay", "NB", ("no_bias_decay",)),
+    Trick("label smoothing", "S", ("label_smooth",)),
+    Trick("MixUp", "M", ("mixup",)),
+    Trick("CutMix", "CM", ("cutmix_alpha", "cutmix_prob")),
+    Trick("RandAugment", "RA", ("randaugment", "rand_n", "rand_m")),
+    Trick("TrivialAugment", "TA", ("trivial_augment",)),
+    Trick("random erasing", "RE", ("random_erasing",)),
+    Trick(
+        "norm",
+        {"batchnorm": "BN", "evonorm": "E", "evonorm_b0": "EB", "frozen_batchnorm": "FB"},
+        ("norm",),
+    ),
+    Trick("average of weights", "EMA", ("ema",)),
+    Trick("distillation", "KD", ("teacher", "teacher_temperature", "teacher_weight")),
+)
+
+
+def settings_of(flags: Mapping[str, Any], teacher: str | None = None) -> dict[str, Any]:
+    """The flags of a run as things that can be set apart from each other.
+
+    A schedule may have two tricks, warm-up and cosine decay; weights are from scratch, ImageNet's or a
+    file's; a `teacher` is known by its fingerprint.
+    """
+    settings = dict(flags) | {"teacher": teacher}
+    decay, epochs, milestones = (settings.pop(name) for name in ("decay_type", "warmup_epochs", "milestones"))
+    settings["warm-up"] = 0 if decay == "step" else epochs
+    settings["decay"] = "cosine" if decay == "cosine_warmup" else tuple(milestones)
+    pretrained, path = settings.pop("pretrained"), settings.pop("pretrained_path")
+    settings["weights"] = Path(path).name if path else "ImageNet" if pretrained else "scratch"
+    return settings
+
+
+class Tricks:
+    """The tricks of several experiments, given the settings of each and what those are by default."""
+
+    def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Mapping[str, Any]]):
+        named = {setting for trick in TRICKS for setting in trick.settings}
+        flags = [
+            Trick(f"--{name}", {}, (name,)) for name in next(iter(settings.values())) if name not in named
+        ]
+        self.tricks = (*TRICKS, *flags)
+        self.defaults = {name: self._values(found) for name, found in defaults.items()}
+        self.values = {name: self._values(found) for name, found in settings.items()}
+        # By network and number of tricks, so that each experiment follows what it builds on.
+        self.values = {name: self.values[name] for name in sorted(self.values, key=self._place)}
+
+    def _values(self, settings: Mapping[str, Any]) -> dict[Trick, tuple]:
+        return {trick: tuple(settings.get(name) for name in trick.settings) for trick in self.tricks}
+
+    def _place(self, experiment: str) -> tuple:
+        network, networks = self.network(experiment), list(TRICKS[0].letters)
+        known = networks.index(network) if network in networks else len(networks)
+        places = [self.tricks.index(trick) for trick in self._on(experiment)]
+        return known, network, len(places), places, experiment
+
+    @property
+    def experiments(self) -> list[str]:
+        """Their names, in the order in which they are told."""
+        return list(self.values)
+
+    def shared(self) -> list[str]:
+        """What all experiments have alike and not by default, in words."""
+        first = next(iter(self.values))
+        return [self._long(first, trick) for trick in self._on(first) if self._is_shared(trick)]
+
+    def letters(self, experiment: str) -> str:
+        """The tricks of an experiment in short, as "B+A+W+C"; beside the network those that not all have."""
+        network, *others = self.tricks
+        told = [trick for trick in others if trick in self._on(experiment) and not self._is_shared(trick)]
+        return "+".join(self._short(experiment, trick) for trick in [network, *told])
+
+    def legend(self) -> dict[str, str]:
+        """What the letters mean that differ from words, in the order in which they are written."""
+        return {
+            trick.short(values[trick]): trick.long(values[trick])
+            for trick in self.tricks
+            for name, values in self.values.items()
+            if trick is TRICKS[0] or (trick in self._on(name) and not self._is_shared(trick))
+            if trick.short(values[trick]) != trick.long(values[trick])
+        }
+
+    def network(self, experiment: str) -> str:
+        """The network of an experiment."""
+        return self.values[experiment][TRICKS[0]][0]
+
+    def group(self, experiment: str) -> str:
+        """The network and the optimizer of an experiment, in words."""
+        optimizer = next(trick for trick in TRICKS if trick.name == "optimizer")
+        return f"{self.network(experiment)}, {self.values[experiment][optimizer][0]}"
+
+    def differences(self, a: str, b: str) -> list[Trick]:
+        """The tricks in which two experiments differ."""
+        return [trick for trick in self.tricks if self.values[a][trick] != self.values[b][trick]]
+
+    def in_words(self, trick: Trick, a: str, b: str) -> str:
+        """What `a` has of a trick where `b` has something else or nothing."""
+        if isinstance(trick.letters, str):
+            if trick not in self._on(b):
+                return self._long(a, trick)
+            if trick not in self._on(a):
+                return f"no {self._long(b, trick)}"
+        return f"{self._long(a, trick)} instead of {self._long(b, trick)}"
+
+    def relative(self, experiment: str) -> str | None:
+        """The experiment that differs by one trick; of several, the one that lacks the last trick added.
+
+        That may be one with as many tricks, if it comes earlier, but none with more.
+        """
+        candidates = []
+        order = self.experiments
+        for place, other in enumerate(order):
+            different = self.differences(experiment, other)
+            fewer = len(self._on(experiment)) - len(self._on(other))
+            if len(different) == 1 and (fewer > 0 or (fewer == 0 and place < order.index(experiment))):
+                candidates.append((fewer, self.tricks.index(different[0]), -place))
+        return order[-max(candidates)[2]] if candidates else None
+
+    def _on(self, experiment: str) -> list[Trick]:
+        values, defaults = self.values[experiment], self.defaults[experiment]
+        return [trick for trick in self.tricks if values[trick] != defaults[trick]]
+
+    def _is_shared(self, trick: Trick) -> bool:
+        return len({values[trick] for values in self.values.values()}) == 1
+
+    def _short(self, experiment: str, trick: Trick) -> str:
+        return trick.short(self.values[experiment][trick]) + self._details(experiment, trick)
+
+    def _long(self, experiment: str, trick: Trick) -> str:
+        return trick.long(self.values[experiment][trick]) + self._details(experiment, trick)
+
+    def _details(self, experiment: str, trick: Trick) -> str:
+        """The settings in which experiments with this trick differ among themselves."""
+        value = self.values[experiment][trick]
+        alike = {
+            values[trick]
+            for name, values in self.values.items()
+            if trick in self._on(name) and trick.short(values[trick]) == trick.short(value)
+        }
+        varying = [str(value[i]) for i in range(len(value)) if len({other[i] for other in alike}) > 1]
+        return f"({', '.join(varying)})" if varying else ""

@@ -1,0 +1,28 @@
+"""Names that come from folders and files, made safe to show."""
+
+import re
+from collections.abc import Sequence
+
+
+def visible(text: object) -> str:
+    """Text for a terminal or a picture: a character that cannot be printed shows as its escape sequence."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(text)
+    )
+
+
+def markdown(text: object) -> str:
+    """Text for a Markdown table, where it means nothing but itself."""
+    return re.sub(r"([\\`*\[\]|~]|<(?=[a-zA-Z/!?])|&(?=[a-zA-Z#]))", r"\\\1", visible(text))
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in a terminal too; cells must have no | of their own."""
+    cells = [columns, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(columns))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
