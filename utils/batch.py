@@ -33,13 +33,13 @@ def main(argv: Sequence[str], text: str) -> int:
     """Run the experiments of the list `text` with the flags `argv`; returns the exit code."""
     extra = [flag for flag in argv if flag != "--dry_run"]
     try:
-        seeds = words("SEEDS", r"\d+")
+        seeds, cards = words("SEEDS", r"\d+"), words("GPUS", r"[\w-]+")
         commands = make_commands(read_list(text), extra, seeds)
         left = unfinished(commands)
         if len(extra) < len(argv):
-            dry_run(commands, left, cards=len(words("GPUS", r"[\w-]+")) or 1)
+            dry_run(commands, left, cards=len(cards) or 1)
             return 0
-        return Batch(commands, words("GPUS", r"[\w-]+")).run()
+        return Batch(commands, cards).run()
     except UserError as error:
         print(f"batch: {error}", file=sys.stderr)
         return error.exit_code

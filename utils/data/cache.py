@@ -31,8 +31,8 @@ def fingerprint(dataset: Dataset, frame: Frame) -> str:
     """A hash of the frame and of each file's name, length and time of change."""
     digest = hashlib.sha256(f"{FORMAT}\n{frame.size}{' crop' * frame.crop}\n".encode())
     for name in dataset.files:
-        status = os.stat(dataset.root / name)
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        length, changed = dataset.status(name)
+        digest.update(f"{name}\0{length}\0{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +42,24 @@ class Dataset:
         """A hash of the files' names and lengths, the same wherever the folder lies."""
         digest = hashlib.sha256()
         for name in self.files:
-            digest.update(f"{name}\0{os.stat(self.root / name).st_size}\n".encode(errors="surrogateescape"))
+            digest.update(f"{name}\0{self.status(name)[0]}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def status(self, name: str) -> tuple[int, int]:
+        """A file's length in bytes and its time of change in nanoseconds; (-1, 0) if it leads nowhere."""
+        try:
+            status = os.stat(self.root / name)
+            return status.st_size, status.st_mtime_ns
+        except OSError:
+            return -1, 0
 
     def sizes(self) -> dict[str, int]:
         """The number of images in each split."""
         return {split: len(indices) for split, indices in self.splits.items()}
 
 
-def find_dataset(root: Path, seed: int) -> Dataset:
-    """Find the images under `root`, in any of the `LAYOUTS`.
+def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Dataset:
+    """Find the images under `root`, in any of the `LAYOUTS`, `without` some of the files.
 
     Without a validation folder, 20 % of the training images of each class become the validation
     split; which ones is a function of `seed` alone.
@@ -68,10 +77,11 @@ def find_dataset(root: Path, seed: int) -> Dataset:
             raise UserError(_class_difference(folders["train"], classes, folder, _class_names(folder)))
         start = len(files)
         for label, name in enumerate(classes):
-            found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in EXTENSIONS)
+            paths = sorted(path for path in (folder / name).rglob("*") if _is_image(path))
+            found = [file for file in (str(path.relative_to(root)) for path in paths) if file not in without]
             if not found:
                 raise UserError(f"{folder / name} holds no images ({', '.join(sorted(EXTENSIONS))})")
-            files.extend(str(path.relative_to(root)) for path in found)
+            files.extend(found)
             labels.extend([label] * len(found))
         splits[split] = np.arange(start, len(files))
 
@@ -97,6 +107,10 @@ def _split_folders(root: Path) -> dict[str, Path]:
         return {split: folder for split, folder in folders.items() if folder.is_dir()}
     expected = ", ".join(f"{layout['train']}/<class>" for layout in LAYOUTS)
     raise UserError(f"--data_dir {root} holds no training images; expected one of {expected}")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and not path.is_dir()
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -51,8 +51,9 @@ def write_report(root: Path, baseline: str | None, folder: Path) -> None:
     tricks = Tricks(
         {name: run.settings for name, run in first.items()},
         {name: default_settings(run) for name, run in first.items()},
+        baseline,
     )
-    evidence = Evidence(experiments, tricks, baseline)
+    evidence = Evidence(experiments, tricks)
     sections = make_sections(evidence, [*left_out, *unread])
 
     folder.mkdir(parents=True, exist_ok=True)

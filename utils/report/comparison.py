@@ -52,10 +52,10 @@ class Effect:
 class Evidence:
     """All that the report says; `pooled` is the spread over seeds of all experiments."""
 
-    def __init__(self, experiments: Mapping[str, Experiment], tricks: Tricks, baseline: str):
+    def __init__(self, experiments: Mapping[str, Experiment], tricks: Tricks):
         self.experiments = {name: experiments[name] for name in tricks.experiments}
         self.tricks = tricks
-        self.baseline = baseline
+        self.baseline = baseline = tricks.baseline
         self.rng = np.random.default_rng(0)  # the same report each time
         self.seeds = sorted(set.union(*(set(found.runs) for found in experiments.values())))
         several = [found for found in experiments.values() if len(found.runs) > 1]

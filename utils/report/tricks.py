@@ -74,12 +74,16 @@ def settings_of(flags: Mapping[str, Any], teacher: str | None = None) -> dict[st
 class Tricks:
     """The tricks of several experiments, given the settings of each and what those are by default."""
 
-    def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Mapping[str, Any]]):
+    def __init__(
+        self,
+        settings: Mapping[str, Mapping[str, Any]],
+        defaults: Mapping[str, Mapping[str, Any]],
+        baseline: str,
+    ):
         named = {setting for trick in TRICKS for setting in trick.settings}
-        flags = [
-            Trick(f"--{name}", {}, (name,)) for name in next(iter(settings.values())) if name not in named
-        ]
+        flags = [Trick(f"--{name}", {}, (name,)) for name in settings[baseline] if name not in named]
         self.tricks = (*TRICKS, *flags)
+        self.baseline = baseline
         self.defaults = {name: self._values(found) for name, found in defaults.items()}
         self.values = {name: self._values(found) for name, found in settings.items()}
         # By network and number of tricks, so that each experiment follows what it builds on.
@@ -89,10 +93,10 @@ class Tricks:
         return {trick: tuple(settings.get(name) for name in trick.settings) for trick in self.tricks}
 
     def _place(self, experiment: str) -> tuple:
-        network, networks = self.network(experiment), list(TRICKS[0].letters)
+        network, networks = self.network(experiment), [self.network(self.baseline), *TRICKS[0].letters]
         known = networks.index(network) if network in networks else len(networks)
-        places = [self.tricks.index(trick) for trick in self._on(experiment)]
-        return known, network, len(places), places, experiment
+        added = self.differences(experiment, self.baseline)
+        return known, network, len(added), [self.tricks.index(trick) for trick in added], experiment
 
     @property
     def experiments(self) -> list[str]:
@@ -145,13 +149,14 @@ class Tricks:
     def relative(self, experiment: str) -> str | None:
         """The experiment that differs by one trick; of several, the one that lacks the last trick added.
 
-        That may be one with as many tricks, if it comes earlier, but none with more.
+        Tricks are counted from the baseline on. The relative has no more, and if as many, it comes earlier.
         """
         candidates = []
         order = self.experiments
+        count = {name: len(self.differences(name, self.baseline)) for name in order}
         for place, other in enumerate(order):
             different = self.differences(experiment, other)
-            fewer = len(self._on(experiment)) - len(self._on(other))
+            fewer = count[experiment] - count[other]
             if len(different) == 1 and (fewer > 0 or (fewer == 0 and place < order.index(experiment))):
                 candidates.append((fewer, self.tricks.index(different[0]), -place))
         return order[-max(candidates)[2]] if candidates else None

@@ -1,0 +1,255 @@
+"""gpu_history.sh and utils/batch.py."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from options import parse_args
+from tests.conftest import ROOT, SMALL
+from utils import batch
+
+A, R = "--optimizer ADAM --learning_rate 0.0001", "--optimizer RADAM --learning_rate 0.0001"
+W, C = "--decay_type step_warmup", "--decay_type cosine_warmup"
+S, M, CM = "--label_smooth 0.1", "--mixup 0.2", "--cutmix_alpha 1.0 --cutmix_prob 1.0"
+EN, RN = "--model EfficientNet", "--model RegNet"
+HISTORY = {
+    "baseline_scratch": "--pretrained 0",
+    "baseline": "",
+    "baseline_warmup": W,
+    "baseline_zerogamma": "--zero_gamma",
+    "baseline_warmup_zerogamma": f"{W} --zero_gamma",
+    "baseline_Adam": A,
+    "baseline_Adam_warmup": f"{A} {W}",
+    "baseline_Adam_warmup_cosine": f"{A} {C}",
+    "baseline_Adam_warmup_labelsmooth": f"{A} {W} {S}",
+    "baseline_Adam_warmup_mixup": f"{A} {W} {M}",
+    "baseline_Adam_warmup_labelsmooth_mixup": f"{A} {W} {S} {M}",
+    "baseline_Adam_warmup_cosine_labelsmooth": f"{A} {C} {S}",
+    "baseline_Adam_warmup_cosine_mixup": f"{A} {C} {M}",
+    "baseline_Adam_warmup_cosine_labelsmooth_mixup": f"{A} {C} {S} {M}",
+    "baseline_Adam_warmup_cosine_cutmix": f"{A} {C} {CM}",
+    "baseline_RAdam_warmup_cosine_labelsmooth": f"{R} {C} {S}",
+    "baseline_Adam_warmup_cosine_labelsmooth_randaug": f"{A} {C} {S} --randaugment",
+    "baseline_Adam_warmup_cosine_labelsmmoth_evonorm": f"{A} {C} {S} --norm evonorm",
+    "baseline_RAdam_warmup_cosine_cutmix": f"{R} {C} {CM}",
+    "efficientnet_Adam_warmup_cosine_labelsmooth": f"{EN} {A} {C} {S}",
+    "efficientnet_Adam_warmup_cosine_labelsmooth_mixup": f"{EN} {A} {C} {S} {M}",
+    "efficientnet_Adam_warmup_cosine_cutmix": f"{EN} {A} {C} {CM}",
+    "efficientnet_RAdam_warmup_cosine_labelsmooth": f"{EN} {R} {C} {S}",
+    "efficientnet_RAdam_warmup_cosine_cutmix": f"{EN} {R} {C} {CM}",
+    "regnet_Adam_warmup_cosine_labelsmooth": f"{RN} {A} {C} {S}",
+    "regnet_Adam_warmup_cosine_labelsmooth_mixup": f"{RN} {A} {C} {S} {M}",
+    "regnet_Adam_warmup_cosine_cutmix": f"{RN} {A} {C} {CM}",
+    "regnet_RAdam_warmup_cosine_labelsmooth": f"{RN} {R} {C} {S}",
+    "regnet_RAdam_warmup_cosine_cutmix": f"{RN} {R} {C} {CM}",
+}
+
+
+def history_list(folder) -> str:
+    """The list that gpu_history.sh gives to utils.batch, caught by another program of python's name."""
+    fake = folder / "python"
+    fake.write_text('#!/bin/sh\n[ "$*" = "-m utils.batch --epochs 3" ] && exec cat\n')
+    fake.chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    command = ["bash", str(ROOT / "gpu_history.sh"), "--epochs", "3"]
+    environment = os.environ | {"PATH": path, "VIRTUAL_ENV": "x"}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_history_is_the_29_experiments_with_their_flags(tmp_path):
+    found = batch.read_list(history_list(tmp_path))
+    assert {name: " ".join(flags) for name, flags in found.items()} == HISTORY
+    assert list(found) == list(HISTORY)
+    assert os.access(ROOT / "gpu_history.sh", os.X_OK)
+
+
+def test_flags_for_all_come_before_an_experiments_own():
+    commands = batch.make_commands(
+        {"a": ["--optimizer", "RADAM"]}, ["--optimizer", "ADAM", "--epochs", "3"], []
+    )
+    args = parse_args(commands["a"])
+    assert (args.optimizer, args.epochs, args.checkpoint_name) == ("RADAM", 3, "a")
+
+
+def test_each_seed_has_runs_of_its_own():
+    commands = batch.make_commands({"a": [], "b": []}, [], ["0", "7"])
+    assert list(commands) == ["a/seed0", "b/seed0", "a/seed7", "b/seed7"]  # one seed's table is whole early
+    assert [parse_args(command).seed for command in commands.values()] == [0, 0, 7, 7]
+
+
+@pytest.mark.parametrize(
+    ("argv", "text", "variables", "named"),
+    [
+        (["--epochs", "0"], "a", {}, "--epochs"),
+        (["--nonsense"], "a", {}, "--nonsense"),
+        (["--overwrite"], "a", {}, "--overwrite"),
+        (["--checkpoint_name=x"], "a", {}, "--checkpoint_name"),
+        (["--seed", "3"], "a", {"SEEDS": "1 2"}, "--seed"),
+        ([], "a --mixup much", {}, "--mixup"),
+        ([], "a\nb\na", {}, "a twice"),
+        ([], "# nothing\n\n", {}, "no experiments"),
+        ([], "a 'open", {}, "a 'open"),
+        ([], "a", {"SEEDS": "1 one"}, "SEEDS"),
+        ([], "a", {"SEEDS": "1 1"}, "SEEDS"),
+        ([], "a", {"GPUS": "0;1"}, "GPUS"),
+        ([], "../a", {}, "../a"),
+        (["--data_dir", "nowhere"], "a", {}, "nowhere"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_before_anything_starts(
+    argv, text, variables, named, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch, "MAIN", tmp_path / "would fail")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    try:
+        code = batch.main(argv, text)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert named in err
+
+
+# In place of main.py: does what the run's name says.
+FAKE = """
+import os, pathlib, signal, sys, time
+name = sys.argv[sys.argv.index("--checkpoint_name") + 1]
+print("card", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+if name == "bad":
+    sys.exit("main.py: the reason")
+if name == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if name == "slow":
+    def stop(number, frame):
+        print("saved")
+        sys.exit(128 + number)
+    signal.signal(signal.SIGTERM, stop)
+    print("ready", flush=True)
+    time.sleep(30)
+pathlib.Path(name).write_text("done")
+"""
+
+
+@pytest.fixture
+def fake_main(tmp_path, monkeypatch, shapes):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "main.py").write_text(FAKE)
+    monkeypatch.setattr(batch, "MAIN", tmp_path / "main.py")
+    monkeypatch.setattr(batch, "catch", lambda handler: None)  # pytest's own stay
+    return ["--data_dir", str(shapes)]
+
+
+def test_a_failed_run_does_not_stop_the_others(fake_main, capfd, tmp_path):
+    assert batch.main(fake_main, "bad\nkilled\ngood") == 1
+    out = capfd.readouterr().out
+    assert (tmp_path / "good").exists()
+    assert (
+        "1 of 3 runs are done\nfailed: bad: main.py: the reason\nfailed: killed: killed by SIGKILL\n" in out
+    )
+
+
+def test_each_card_has_one_run_at_a_time(fake_main, capfd, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUS", "2,5")
+    names = [f"run{number}" for number in range(6)]
+    assert batch.main(fake_main, "\n".join(names)) == 0
+    out = capfd.readouterr().out
+    assert all((tmp_path / name).exists() for name in names)
+    assert {line for line in out.splitlines() if "card" in line} <= {
+        f"{name}: card {card}" for name in names for card in (2, 5)
+    }
+    assert "card 2" in out
+    assert "card 5" in out
+
+
+def test_a_signal_is_passed_on_and_starts_nothing_more(fake_main, tmp_path):
+    program = f"""
+import pathlib, sys
+from utils import batch
+batch.MAIN = pathlib.Path("main.py")
+sys.exit(batch.main({fake_main!r}, "slow\\ngood"))
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    )
+    out = ""
+    while "ready" not in out:
+        out += process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    out += process.communicate(timeout=20)[0]
+    assert process.returncode == 143
+    assert "saved" in out
+    assert "0 of 2 runs are done\nstopped; the same command goes on" in out
+    assert not (tmp_path / "good").exists()
+
+
+def test_a_batch_is_stopped_killed_and_goes_on_to_the_same_results(program, shapes):
+    """With the real main.py: Ctrl-C, then SIGKILL to all of its processes, then to the end."""
+    text = "plain\nsmooth --label_smooth 0.1\n"
+    folder = program.folder
+    where = ["--checkpoint_dir", str(folder / "checkpoint"), "--cache_dir", str(folder / "cache")]
+    command = [sys.executable, "-m", "utils.batch", "--data_dir", str(shapes), *SMALL, *where]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SEEDS": "1"}
+    listed = folder / "list.txt"
+    listed.write_text(text)
+
+    def start():
+        with listed.open() as stdin:
+            return subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            )
+
+    for number, moment, code in ((signal.SIGINT, "1/2 |", 130), (signal.SIGKILL, "2/2: ", -9)):
+        process = start()
+        for line in process.stdout:
+            if moment in line:
+                break
+        os.killpg(process.pid, number)
+        process.communicate(timeout=30)
+        assert process.returncode == code
+    process = start()
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    assert "2 of 2 runs are done" in out
+    assert "checkpoint/plain/seed1 is finished" in out
+    for name, *flags in (("plain/seed1",), ("smooth/seed1", "--label_smooth", "0.1")):
+        straight = f"straight/{name}"
+        assert program(straight, *SMALL, "--seed", "1", *flags) == 0
+        assert (program.run(name) / "predictions.csv").read_text() == (
+            program.run(straight) / "predictions.csv"
+        ).read_text()
+
+    started = time.perf_counter()
+    again = start()
+    out = again.communicate(timeout=30)[0]
+    assert out.count("is finished") == 2
+    assert "train loss" not in out
+    assert time.perf_counter() - started < 10
+
+
+def test_a_dry_run_starts_nothing_and_estimates(fake_main, capfd, tmp_path):
+    argv = [*fake_main, "--model", "RegNetX-200MF", "--image_size", "32", "--batch_size", "16"]
+    assert (
+        batch.main([*argv, "--dry_run", "--epochs", "50"], "plain\nmixed --mixup 0.2\nother --norm evonorm")
+        == 0
+    )
+    out = capfd.readouterr().out
+    assert "python main.py --checkpoint_name mixed --data_dir" in out
+    assert "0 of 3 runs are done" in out
+    assert "RegNetX-200MF, batchnorm: 2 runs at" in out
+    assert "RegNetX-200MF, evonorm: 1 runs at" in out
+    assert "by one step of each network" in out
+    assert not (tmp_path / "plain").exists()
+    assert not (tmp_path / "cache").exists()

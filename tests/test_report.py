@@ -1,0 +1,389 @@
+"""utils/report: reading runs, naming tricks, the tables, the pictures and the page."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import options
+from tests.conftest import CLASSES, write_images
+from tests.test_batch import history_list
+from utils.batch import make_commands, read_list
+from utils.report.__main__ import NOT_OF_EXPERIMENT, choose_baseline, default_settings, main
+from utils.report.comparison import Evidence, takes
+from utils.report.runs import find_runs, group
+from utils.report.sections import make_sections, to_markdown
+from utils.report.statistics import NO_SPREAD, Estimate, difference
+from utils.report.tricks import Tricks, settings_of
+from utils.run.files import write_json
+from utils.run.results import write_predictions
+
+IMAGES = 300
+
+
+def made_up_run(
+    root: Path,
+    name: str,
+    right: np.ndarray,
+    *flags: str,
+    seed=42,
+    classes=CLASSES,
+    val=80.0,
+    minutes=1.0,
+    **kept,
+) -> None:
+    """The files of a finished run whose test images, of classes in turn, were classified rightly or not."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    args = options.parse_args(["--checkpoint_name", name, "--seed", str(seed), *flags])
+    write_json(folder / "args.json", {"flags": options.run_flags(args) | kept, "teacher": None})
+    row = {"epoch": 1, "val_accuracy": val, "peak_memory_mb": 512.0}
+    with open(folder / "log.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerows([row, row | {"epoch": 2}])
+    labels = np.arange(len(right)) % len(classes)
+    predicted = np.where(right, labels, (labels + 1) % len(classes))
+    probabilities = np.full((len(right), len(classes)), 0.1)
+    probabilities[np.arange(len(right)), predicted] = 0.5 + 0.4 * np.arange(len(right)) / len(right)
+    test = SimpleNamespace(labels=labels, probabilities=probabilities)
+    paths = [f"test/{classes[label]}/{number:03d}.png" for number, label in enumerate(labels)]
+    write_predictions(folder / "predictions.csv", paths, classes, test)
+    result = {"val_accuracy": val, "test_accuracy": 100 * right.mean(), "train_seconds": 60 * minutes}
+    write_json(folder / "result.json", result | {"images_per_second": 100.0})
+
+
+def right(share: float, seed: int, images: int = IMAGES) -> np.ndarray:
+    return np.random.default_rng(seed).random(images) < share
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """Two seeds each of a baseline, of one with a trick that helps much, and of one that does nothing."""
+    root = tmp_path / "checkpoint"
+    for seed in (0, 1):
+        made_up_run(root, f"baseline/seed{seed}", right(0.6, seed), seed=seed)
+        made_up_run(
+            root, f"smooth/seed{seed}", right(0.9, 2 + seed), "--label_smooth", "0.1", seed=seed, val=90
+        )
+        made_up_run(root, f"zero/seed{seed}", right(0.6, 4 + seed), "--zero_gamma", seed=seed, minutes=2)
+    return root
+
+
+def evidence_of(root, baseline=None):
+    runs, unread = find_runs(root, NOT_OF_EXPERIMENT)
+    baseline = baseline or choose_baseline(runs)
+    experiments, left_out = group(runs, baseline)
+    first = {name: next(iter(found.runs.values())) for name, found in experiments.items()}
+    tricks = Tricks(
+        {name: run.settings for name, run in first.items()},
+        {name: default_settings(run) for name, run in first.items()},
+        baseline,
+    )
+    return Evidence(experiments, tricks), [*left_out, *unread]
+
+
+def test_the_report_says_what_helps_by_how_much_and_how_surely(checkpoint, capsys):
+    assert main([str(checkpoint)]) == 0
+    out = capsys.readouterr().out
+    report = checkpoint / "report"
+    assert {path.name for path in report.iterdir()} == {
+        *("report.md", "report.html", "accuracies.png", "cost.png", "effects.png", "learning_curves.png")
+    }
+    assert (report / "report.md").read_text() in out
+    rows = {line.split("|")[1].strip(): line for line in out.splitlines() if line.startswith("|")}
+    assert re.search(r"\| smooth +\| baseline +\| label smoothing +\| \+3\d\.\d\d .* helps ", out)
+    assert re.search(r"\| zero +\| baseline +\| zero gamma .* cannot be told apart .* (images|seeds)", out)
+    assert "smooth (best)" in rows  # by validation
+    assert "3 experiments in 6 runs (seeds 0, 1), tested on the same 300 images" in out
+
+
+def test_means_and_deviations_are_over_seeds(checkpoint):
+    evidence, _ = evidence_of(checkpoint)
+    accuracies = [100 * right(0.6, seed).mean() for seed in (0, 1)]
+    row = next(row for row in make_sections(evidence, [])[1].rows if row[0] == "baseline")
+    assert row[3] == f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
+    (comparison,) = [found for found in evidence.against_baseline if found.name == "smooth"]
+    both = [100 * right(0.9, seed).mean() for seed in (2, 3)]
+    assert comparison.estimate.mean == pytest.approx(np.mean(both) - np.mean(accuracies))
+    assert comparison.estimate.low < comparison.estimate.mean < comparison.estimate.high
+
+
+def test_the_same_report_each_time(checkpoint, tmp_path, capsys):
+    texts = []
+    for name in ("one", "two"):
+        assert main([str(checkpoint), "--output", str(tmp_path / name)]) == 0
+        texts.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
+    assert texts[0] == texts[1]
+
+
+def test_one_seed_is_tested_exactly_and_its_limits_are_told(tmp_path, capsys):
+    a, b = right(0.7, 0), right(0.72, 1)
+    made_up_run(tmp_path, "baseline", a)
+    made_up_run(tmp_path, "mixed", b, "--mixup", "0.2")
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    exact = difference(b[None], a[None], NO_SPREAD, np.random.default_rng(0)).p
+    assert f"| {exact:.3f} | {exact:.3f}" in out.replace("  ", "")
+    assert "another seed may come out otherwise" in out
+
+
+@pytest.mark.parametrize(
+    ("variances", "words"),
+    [  # of images, seeds and the rest; half a point shows where the variance is (0.5 / 2.80)^2 = 0.0319
+        ((0.05, 0.0, 0.04), "630 images or 4 seeds"),
+        ((0.05, 0.04, 0.04), "8 seeds"),
+        ((0.05, 0.0, 0.001), "630 images"),
+        ((0.05, 0.0, None), "630 images"),
+        ((0.09, 0.04, 0.001), "more of both"),
+        ((0.03, 0.001, 0.01), "no more than there is"),
+        ((0.0, 0.0, 0.0), ""),
+    ],
+)
+def test_what_it_would_take_is_told_in_words(variances, words):
+    assert takes(Estimate(1.0, 0.5, 1.5, 0.01, 2, 400, *variances)) == words
+
+
+def test_runs_that_cannot_be_compared_are_left_out_by_name(checkpoint, capsys):
+    made_up_run(checkpoint, "other_images", right(0.6, 9, 200))
+    made_up_run(checkpoint, "baseline/seed2", right(0.6, 9), "--epochs", "5", seed=2)
+    made_up_run(checkpoint, "zero/seed8", right(0.6, 9), "--zero_gamma", seed=1)
+    made_up_run(checkpoint, "cut", right(0.6, 9))
+    (checkpoint / "cut/predictions.csv").write_text("path,label\n")
+    made_up_run(checkpoint, "going", right(0.6, 9))
+    (checkpoint / "going/result.json").unlink()
+    assert main([str(checkpoint)]) == 0
+    left_out = capsys.readouterr().out.split("## Left out")[1]
+    for words in (
+        "other_images was tested on other images than",
+        "baseline/seed2 has other flags than",
+        "zero/seed8 has the seed of",
+        "cut has files that are damaged",
+        "going is not finished",
+    ):
+        assert words in left_out
+
+
+@pytest.mark.parametrize("argv", [["nowhere"], [".", "--baseline", "x"], [], [".", "--nonsense"]])
+def test_mistakes_are_told_in_one_line(argv, checkpoint, capsys, monkeypatch):
+    monkeypatch.chdir(checkpoint)
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_without_a_baseline_the_plainest_is_it(tmp_path):
+    made_up_run(tmp_path, "a_smooth", right(0.6, 0), "--label_smooth", "0.1")
+    made_up_run(tmp_path, "plain", right(0.6, 1))
+    evidence, _ = evidence_of(tmp_path)
+    assert evidence.baseline == "plain"
+    evidence, _ = evidence_of(tmp_path, "a_smooth")
+    (comparison,) = evidence.against_baseline
+    assert (comparison.name, comparison.words) == ("plain", "no label smoothing")
+
+
+@pytest.fixture
+def history(tmp_path) -> Tricks:
+    """The tricks of the 29 experiments."""
+    settings = {}
+    for name, command in make_commands(read_list(history_list(tmp_path)), [], []).items():
+        settings[name] = settings_of(options.run_flags(options.parse_args(command)))
+    plain = settings_of(options.run_flags(options.parse_args(["--checkpoint_name", "x"])))
+    keep = {key for key in plain if key not in NOT_OF_EXPERIMENT}
+    return Tricks(
+        {name: {key: found[key] for key in keep} for name, found in settings.items()},
+        {name: {key: plain[key] for key in keep} for name in settings},
+        "baseline",
+    )
+
+
+def test_the_letters_are_those_of_the_history(history):
+    letters = {name: history.letters(name) for name in history.experiments}
+    assert letters["baseline"] == "B"
+    assert letters["baseline_scratch"] == "B+scratch"
+    assert letters["baseline_warmup_zerogamma"] == "B+W+Z"
+    assert letters["baseline_Adam_warmup_cosine_labelsmooth_mixup"] == "B+A+W+C+S+M"
+    assert letters["baseline_Adam_warmup_cosine_labelsmmoth_evonorm"] == "B+A+W+C+S+E"
+    assert letters["baseline_Adam_warmup_cosine_labelsmooth_randaug"] == "B+A+W+C+S+RA"
+    assert letters["efficientnet_RAdam_warmup_cosine_cutmix"] == "EN+R+W+C+CM"
+    assert letters["regnet_Adam_warmup_cosine_labelsmooth"] == "RN+A+W+C+S"
+    assert len(set(letters.values())) == 29
+
+
+@pytest.mark.parametrize(
+    ("experiment", "relative", "words"),
+    [
+        ("baseline", None, None),
+        ("baseline_scratch", "baseline", "scratch instead of ImageNet"),
+        ("baseline_warmup_zerogamma", "baseline_warmup", "zero gamma"),
+        ("baseline_Adam_warmup_cosine", "baseline_Adam_warmup", "cosine decay"),
+        (
+            "baseline_Adam_warmup_cosine_labelsmooth_mixup",
+            "baseline_Adam_warmup_cosine_labelsmooth",
+            "MixUp",
+        ),
+        (
+            "baseline_RAdam_warmup_cosine_labelsmooth",
+            "baseline_Adam_warmup_cosine_labelsmooth",
+            "RADAM instead of ADAM",
+        ),
+        (
+            "regnet_Adam_warmup_cosine_cutmix",
+            "baseline_Adam_warmup_cosine_cutmix",
+            "RegNet instead of ResNet50",
+        ),
+    ],
+)
+def test_a_relative_differs_by_the_trick_added_last(history, experiment, relative, words):
+    assert history.relative(experiment) == relative
+    if relative:
+        (trick,) = history.differences(experiment, relative)
+        assert history.in_words(trick, experiment, relative) == words
+
+
+def test_strengths_are_told_where_they_differ(tmp_path):
+    for name, strength in (("weak", "0.1"), ("strong", "0.4")):
+        made_up_run(
+            tmp_path, name, right(0.6, 0), "--mixup", strength, "--image_size", "64", "--crop", "center"
+        )
+    made_up_run(tmp_path, "large", right(0.6, 0), "--image_size", "128", "--crop", "center")
+    evidence, _ = evidence_of(tmp_path)
+    tricks = evidence.tricks
+    assert tricks.letters("strong") == "B+M(0.4)+--image_size 64"
+    assert tricks.shared() == ["--crop center"]
+    (trick,) = tricks.differences("strong", "weak")
+    assert tricks.in_words(trick, "strong", "weak") == "MixUp(0.4) instead of MixUp(0.1)"
+
+
+def test_a_tricks_effect_is_the_mean_over_its_pairs(tmp_path):
+    shares = {"baseline": 0.5, "m": 0.6, "s": 0.55, "sm": 0.75}
+    flags = {"baseline": [], "m": ["--mixup", "0.2"], "s": ["--label_smooth", "0.1"]}
+    flags["sm"] = flags["s"] + flags["m"]
+    accuracy = {}
+    for number, (name, share) in enumerate(shares.items()):
+        correct = right(share, number)
+        accuracy[name] = 100 * correct.mean()
+        made_up_run(tmp_path, name, correct, *flags[name])
+    evidence, _ = evidence_of(tmp_path)
+    (effect,) = [effect for effect in evidence.effects if effect.words == "MixUp"]
+    assert sorted(effect.pairs) == [("m", "baseline"), ("sm", "s")]
+    gains = accuracy["m"] - accuracy["baseline"], accuracy["sm"] - accuracy["s"]
+    assert effect.estimate.mean == pytest.approx(np.mean(gains))
+
+
+HOSTILE = "<img src=x onerror=alert(1)>|`$x_1$`[a](b)\x1b[31m"
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_names_mean_nothing_but_themselves(tmp_path, capsys):
+    classes = (HOSTILE, "plain", "$\\frac{")
+    made_up_run(tmp_path, "baseline", right(0.6, 0), classes=classes)
+    made_up_run(tmp_path, HOSTILE, right(0.9, 1), "--mixup", "0.2", classes=classes)
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\\x1b" in out
+    assert "\\<img" in out
+    assert all(
+        line.replace("\\|", "").count("|") in (9, 10, 5) for line in out.splitlines() if line[:1] == "|"
+    )
+    page = (tmp_path / "report/report.html").read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert all(attrs["src"].startswith("data:") for tag, attrs in tags.found if tag == "img")
+    assert not any(name.startswith("on") for _, attrs in tags.found for name in attrs)
+    assert [tag for tag, _ in tags.found].count("script") == 1
+    assert "&lt;img src=x" in page
+
+
+def test_the_page_shows_the_most_confident_errors_and_nothing_from_outside(tmp_path):
+    data = tmp_path / "data"
+    write_images(data / "test", 1, seed=0)
+    secret = tmp_path / "secret.png"
+    shutil.copy(data / "test/plain/000.png", secret)
+    for number, name in enumerate(CLASSES):
+        (data / "test" / name / "000.png").rename(data / "test" / name / f"{number:03d}.png")
+    made_up_run(tmp_path / "runs", "baseline", np.zeros(60, bool), data_dir=str(data))
+    table = tmp_path / "runs/baseline/predictions.csv"
+    table.write_text(
+        table.read_text()
+        .replace("test/plain/058.png", str(secret))
+        .replace("test/circle/057.png", "../secret.png")
+    )
+    assert main([str(tmp_path / "runs")]) == 0
+    page = (tmp_path / "runs/report/report.html").read_text()
+    listed = re.findall(r'<div class="path">([^<]*)</div>', page)
+    assert len(listed) == 12
+    assert listed[:3] == ["test/stripes/059.png", str(secret), "../secret.png"]  # the most confident first
+    assert "the 12 most confident errors" in page
+    assert page.count("data:image/jpeg") == 0  # no error shown is in the folder, and those outside stay out
+
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(rows[:4]) + "\n")  # the three images that are there
+    assert main([str(tmp_path / "runs")]) == 0
+    assert (tmp_path / "runs/report/report.html").read_text().count("data:image/jpeg") == 3
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1366, 390])
+def test_the_page_fits_a_laptop_and_a_phone_and_its_tables_sort(checkpoint, tmp_path, width):
+    assert main([str(checkpoint)]) == 0
+    page = (checkpoint / "report/report.html").read_text()
+    probe = """<script>
+      document.querySelectorAll("details").forEach(details => details.open = true);
+      const titles = [...document.querySelectorAll("th button")];
+      const title = titles.find(button => button.textContent == "test, %");
+      const column = title.parentElement.cellIndex, rows = title.closest("table").tBodies[0].rows;
+      const values = () => [...rows].map(row => parseFloat(row.cells[column].textContent));
+      title.click(); const falling = values(); title.click(); const rising = values();
+      addEventListener("load", () => parent.postMessage(
+        [document.documentElement.scrollWidth, innerWidth, falling.join(), rising.join()].join(" "), "*"));
+    </script>"""
+    (tmp_path / "inner.html").write_text(page + probe)
+    (tmp_path / "outer.html").write_text(
+        "<title>waiting</title><script>onmessage = event => document.title = event.data</script>"
+        f'<iframe src="inner.html" style="width: {width}px; height: 800px; border: 0"></iframe>'
+    )
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", f"file://{tmp_path}/outer.html"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    scroll, inner, falling, rising = re.search("<title>(.*?)</title>", done.stdout)[1].split()
+    assert int(inner) == width
+    assert int(scroll) <= width  # what is wider scrolls in a box of its own
+    falling, rising = ([float(value) for value in values.split(",")] for values in (falling, rising))
+    assert falling == sorted(falling, reverse=True)
+    assert rising == sorted(rising)
+    assert ":CONSOLE" not in done.stderr
+
+
+def test_markdown_has_every_section(checkpoint):
+    evidence, left_out = evidence_of(checkpoint)
+    text = to_markdown(make_sections(evidence, left_out))
+    assert re.findall("^#+ (.*)", text, re.MULTILINE) == [
+        "Which tricks help",
+        "Accuracy",
+        "Against the baseline",
+        "Against the nearest relative",
+        "The effect of each trick",
+        "Learning curves",
+        "How to read this",
+    ]
+    assert json.dumps(text)  # plain characters, nothing that UTF-8 cannot write
