@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import options
 from network import WeightsError
-from utils.errors import Interrupted, RunFailed, UserError
+from utils.errors import Interrupted, RunFailed, UserError, explain
 from utils.run.files import write_json
 from utils.run.folder import RunFolder
 from utils.run.signals import StopSignal
+from utils.text import visible
 
 Check = Callable[[], None]  # raises `Interrupted` once a signal has asked the run to stop
 
@@ -33,9 +34,16 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 train(args, folder, stop.check)
         return 0
+    except OSError as error:
+        return fail(explain(error))
     except (UserError, WeightsError, RunFailed, Interrupted) as error:
-        print(f"main.py: {error}", file=sys.stderr)
-        return error.exit_code
+        return fail(error)
+
+
+def fail(error: UserError | WeightsError | RunFailed | Interrupted) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    print(f"main.py: {visible(error)}", file=sys.stderr)
+    return error.exit_code
 
 
 def train(args: Namespace, folder: RunFolder, check: Check) -> None:
@@ -46,6 +54,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
     from learning.setup import assemble, make_fit, make_trainer
     from learning.tricks import active_tricks, lines
     from utils.run.checkpoint import load_checkpoint
+    from utils.run.device import memory_told
     from utils.run.log import RunLog
     from utils.run.results import write_results
 
@@ -59,11 +68,12 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
     trainer = make_trainer(parts)
     about = {"flags": options.run_flags(args), **parts.about()}
 
-    with folder.claim():
+    with folder.claim(), memory_told(parts.device, args.batch_size):
         if checkpoint is None:
             folder.clear()
         try:
-            with RunLog(folder.path, args.epochs, checkpoint["step"] if checkpoint else None) as log:
+            first_step = checkpoint["step"] if checkpoint else None
+            with RunLog(folder.path, args.epochs, first_step) as log:
                 fit = make_fit(parts, trainer, folder, about, log)
                 tricks = active_tricks(fit, views=len(parts.views))
                 print(lines(tricks))
@@ -76,7 +86,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
             best = load_checkpoint(folder / "best.pt")
             parts.network.load_state_dict(best["network"])
             test = parts.evaluate(parts.network, "test")
-            write_results(folder, parts.dataset, fit.history, best["best"], test, last)
+            write_results(folder, parts.dataset, parts.skipped, fit.history, best["best"], test, last)
         except Interrupted as stopped:
             run = ["--checkpoint_dir", args.checkpoint_dir, "--checkpoint_name", args.checkpoint_name]
             advice = f"go on with: python main.py {shlex.join(run)} --resume"
@@ -87,13 +97,15 @@ def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
     """Test the best weights of a run again."""
     from learning.setup import assemble
     from utils.run.checkpoint import load_checkpoint
+    from utils.run.device import memory_told
     from utils.run.results import test_figures
 
     checkpoint = load_checkpoint(folder / "best.pt")
     args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
     parts = assemble(args, checkpoint, check)
     parts.network.load_state_dict(checkpoint["network"])
-    evaluation = parts.evaluate(parts.network, "test")
+    with memory_told(parts.device, args.batch_size):
+        evaluation = parts.evaluate(parts.network, "test")
     write_json(folder / "evaluation.json", test_figures(evaluation, parts.dataset.classes))
     print(f"test accuracy {evaluation.accuracy:.2f} % with the weights of epoch {checkpoint['epoch']}")
 
@@ -102,7 +114,7 @@ def say_finished(args: Namespace, folder: RunFolder) -> None:
     """Answer --resume of a run that has nothing left to do."""
     about, result = (json.loads((folder / name).read_text()) for name in ("args.json", "result.json"))
     options.with_flags_of_run(args, about["flags"], folder.path)
-    print(f"{folder.path} is finished: test accuracy {result['test_accuracy']:.2f} %")
+    print(f"{visible(folder.path)} is finished: test accuracy {result['test_accuracy']:.2f} %")
 
 
 if __name__ == "__main__":

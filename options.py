@@ -54,6 +54,13 @@ def device_name(text: str) -> str:
     return text
 
 
+def path(text: str) -> str:
+    """The type of flags that name a file or a folder."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or a folder")
+    return text
+
+
 def network_name(text: str) -> str:
     """The type of --model."""
     if text not in NETWORKS:
@@ -66,7 +73,9 @@ def _add_run_flags(group: Group) -> None:
     group.add_argument(
         "--checkpoint_name", default="", metavar="NAME", help="the run's name: its folder in --checkpoint_dir"
     )
-    group.add_argument("--checkpoint_dir", default="checkpoint", metavar="DIR", help="the folder of all runs")
+    group.add_argument(
+        "--checkpoint_dir", type=path, default="checkpoint", metavar="DIR", help="the folder of all runs"
+    )
     group.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run, or start it if there is none"
     )
@@ -98,6 +107,7 @@ def _add_run_flags(group: Group) -> None:
 def _add_data_flags(group: Group) -> None:
     group.add_argument(
         "--data_dir",
+        type=path,
         default="data",
         metavar="DIR",
         help="holds seg_train and seg_test, or train, val and test, with a folder for each class",
@@ -128,7 +138,14 @@ def _add_data_flags(group: Group) -> None:
         default="disk",
         help="keep decoded images in a file or in memory, or decode them in every epoch",
     )
-    group.add_argument("--cache_dir", default="cache", metavar="DIR", help="the folder of --cache disk")
+    group.add_argument(
+        "--cache_dir", type=path, default="cache", metavar="DIR", help="the folder of --cache disk"
+    )
+    group.add_argument(
+        "--skip_corrupt",
+        action="store_true",
+        help="go on without the images that cannot be read, as if they were not there",
+    )
     group.add_argument(
         "--num_workers",
         type=number(int, 0, 256),
@@ -161,7 +178,10 @@ def _add_network_flags(group: Group) -> None:
         help="1: start from ImageNet weights, 0: from scratch",
     )
     group.add_argument(
-        "--pretrained_path", metavar="FILE", help="a weights file (default: torchvision's, downloaded once)"
+        "--pretrained_path",
+        type=path,
+        metavar="FILE",
+        help="a weights file (default: torchvision's, downloaded once)",
     )
     group.add_argument(
         "--zero_gamma", action="store_true", help="start the last norm of each residual branch at 0"
@@ -297,6 +317,7 @@ def _add_loss_flags(group: Group) -> None:
     )
     group.add_argument(
         "--teacher",
+        type=path,
         metavar="FILE",
         help="follow the network of another run's best.pt, on the same classes",
     )

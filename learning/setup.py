@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,20 +38,24 @@ from learning.trainer import Trainer
 from network import build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
+from utils.data.cache import unreadable_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, find_dataset
 from utils.data.images import open_images
+from utils.data.leaks import leaks
 from utils.errors import UserError
 from utils.run.checkpoint import load_checkpoint, save_checkpoint
 from utils.run.device import choose_device, choose_precision, configure, describe
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.randomness import torch_seed
+from utils.text import visible
 
 Check = Callable[[], None]
 
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
+NAMES_SHOWN = 20
 CROP_MARGIN = 8 / 7  # images are stored so much larger than a crop, as 256 pixels for crops of 224
 
 
@@ -61,6 +65,7 @@ class Parts:
 
     args: Namespace
     dataset: Dataset
+    skipped: list[str]  # images that cannot be read
     network: nn.Module
     normalisation: Normalisation
     loader: Loader
@@ -104,6 +109,7 @@ class Parts:
         return {
             "classes": list(self.dataset.classes),
             "images": self.dataset.identity(),
+            "skipped_images": self.skipped,
             "normalisation": [list(part) for part in self.normalisation],
             "teacher": self.teacher and self.teacher.fingerprint,
             "precision": self.precision,
@@ -130,7 +136,9 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     if args.compile and not args.evaluate and not any(map(shutil.which, compilers)):  # evaluation needs none
         raise UserError("--compile needs a C++ compiler, and there is none; install g++, or leave it out")
     print(f"device   {describe(device)}, {precision}")
-    dataset = find_data(args, checkpoint, check)
+    crop = args.crop != "none"
+    frame = Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
+    dataset, skipped = find_data(args, frame, checkpoint, check)
     network, normalisation = make_network(args, len(dataset.classes), checkpoint)
     network.to(device, memory_format=torch.channels_last)
     teacher = None
@@ -138,32 +146,54 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
         teacher = make_teacher(args, dataset, Normalise(*normalisation, device), device)
     if checkpoint and not args.evaluate and (teacher and teacher.fingerprint) != checkpoint.get("teacher"):
         raise UserError(f"--teacher {args.teacher} is not the network that the run follows; name that one")
-    crop = args.crop != "none"
-    frame = Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
     images = open_images(dataset, frame, args.cache, Path(args.cache_dir), args.num_workers, check)
     loader = Loader(images, dataset.labels, device, check)
-    return Parts(args, dataset, network, normalisation, loader, teacher, device, precision)
+    return Parts(args, dataset, skipped, network, normalisation, loader, teacher, device, precision)
 
 
-def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> Dataset:
-    """The data set of the flags, drawn first if it is the demo's; it must be that of the checkpoint."""
+def find_data(
+    args: Namespace, frame: Frame, checkpoint: dict | None, check: Check
+) -> tuple[Dataset, list[str]]:
+    """The data set of the flags, drawn first if it is the demo's, and which images it goes without.
+
+    It must be that of the checkpoint.
+    """
     root = Path(args.data_dir)
     if args.demo:
         draw_demo(root, check)
-    dataset = find_dataset(root, args.seed)
+    dataset, skipped = find_dataset(root, args.seed), []
     count = len(dataset.classes)
     if args.num_classes not in (None, count):
         raise UserError(f"--num_classes {args.num_classes}: {root} holds {count} classes; leave the flag out")
     if checkpoint and list(dataset.classes) != checkpoint["classes"]:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
+    if args.skip_corrupt:
+        skipped = unreadable_images(
+            dataset, frame, Path(args.cache_dir) if args.cache == "disk" else None, check
+        )
+        dataset = find_dataset(root, args.seed, without=set(skipped))
     if checkpoint and not args.evaluate and dataset.identity() != checkpoint["images"]:
         raise UserError(f"the images in {root} changed since the run started; train anew with --overwrite")
     sizes = dataset.sizes()
     print(
-        f"data     {root}: {count} classes; {sizes['train']} training, {sizes['val']} validation and "
-        f"{sizes['test']} test images, {args.image_size} x {args.image_size} pixels"
+        f"data     {visible(root)}: {count} classes; {sizes['train']} training, {sizes['val']} validation "
+        f"and {sizes['test']} test images, {args.image_size} x {args.image_size} pixels"
     )
-    return dataset
+    if skipped:
+        print(f"warning  {len(skipped)} images cannot be read and are left out: {_some(skipped)}")
+    if not checkpoint and (pairs := leaks(dataset)):
+        print(
+            f"warning  {len({test for _, test in pairs})} test images are also trained or validated on, "
+            f"which makes the accuracy too good: {_some(f'{test} is {other}' for other, test in pairs)}"
+        )
+    return dataset, skipped
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names for the console, but not thousands of them."""
+    names = list(names)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return "; ".join(map(visible, names[:NAMES_SHOWN])) + more
 
 
 def make_network(

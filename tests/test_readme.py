@@ -13,7 +13,7 @@ FLAGS = {
     flag for action in build_parser()._actions for flag in action.option_strings if flag.startswith("--")
 }
 # Flags of other programs that the README calls.
-FOREIGN = {"--logdir", "--check", "--baseline"}
+FOREIGN = {"--logdir", "--check", "--baseline", "--dry_run"}
 
 
 def test_the_readme_names_every_flag_and_no_other():

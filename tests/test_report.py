@@ -259,7 +259,7 @@ def test_strengths_are_told_where_they_differ(tmp_path):
     made_up_run(tmp_path, "large", right(0.6, 0), "--image_size", "128", "--crop", "center")
     evidence, _ = evidence_of(tmp_path)
     tricks = evidence.tricks
-    assert tricks.letters("strong") == "B+M(0.4)+--image_size 64"
+    assert tricks.letters("strong") == "M(0.4)+--image_size 64"
     assert tricks.shared() == ["--crop center"]
     (trick,) = tricks.differences("strong", "weak")
     assert tricks.in_words(trick, "strong", "weak") == "MixUp(0.4) instead of MixUp(0.1)"

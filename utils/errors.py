@@ -1,5 +1,6 @@
 """The ways a run ends early, each with its exit code; `main.main` turns them into one line."""
 
+import errno
 import signal
 
 
@@ -22,3 +23,11 @@ class Interrupted(Exception):
         super().__init__(f"stopped by {signal.Signals(signal_number).name}; {advice}")
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+
+def explain(error: OSError) -> UserError:
+    """What the operating system refused, in words that name the file and what to do."""
+    what = f"{error.filename or 'the output'}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(f"{what}; what was saved before is whole: make room and go on with --resume")
+    return UserError(f"{what}; put that right and go on with --resume")

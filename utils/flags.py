@@ -5,12 +5,14 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from utils.text import visible
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists all flags)\n")
+        self.exit(2, f"{self.prog}: error: {visible(message)} (--help lists all flags)\n")
 
 
 class Help(argparse.HelpFormatter):

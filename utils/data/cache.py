@@ -8,6 +8,7 @@ start together one builds while the others wait.
 """
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
-from utils.run.files import replacing
+from utils.run.files import replacing, write_json
 
 FORMAT = 2  # part of every fingerprint: raise it when `decode` or the layout of the file changes
 IMAGES_AT_ONCE = 256
@@ -36,6 +37,33 @@ def fingerprint(dataset: Dataset, frame: Frame) -> str:
     return digest.hexdigest()
 
 
+def unreadable_images(
+    dataset: Dataset, frame: Frame, folder: Path | None, check: Callable[[], None]
+) -> list[str]:
+    """The files that cannot be read, found by decoding all.
+
+    With a `folder`, that of the cache, it is done once and the answer is kept there.
+    """
+    if folder is None:
+        return sorted(_decode_all(dataset, frame, lambda index, pixels: None, check))
+    folder.mkdir(parents=True, exist_ok=True)
+    series = _series(dataset, frame)
+    note = folder / f"{series}-{fingerprint(dataset, frame)[:16]}.unreadable.json"
+    if not note.exists():
+        found = sorted(_decode_all(dataset, frame, lambda index, pixels: None, check))
+        for outdated in folder.glob(f"{series}-*.unreadable.json"):
+            outdated.unlink()
+        write_json(note, found)
+    return json.loads(note.read_text("utf-8"))
+
+
+def _series(dataset: Dataset, frame: Frame) -> str:
+    """What the files in the cache are called that hold this data folder in this frame."""
+    root = dataset.root.resolve()
+    place = hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()
+    return f"{root.name}-{place[:8]}-{'crop' * frame.crop}{frame.size}px"
+
+
 def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[[], None]) -> np.ndarray:
     """The decoded images, uint8 [n, size, size, 3], mapped from a file under `folder`.
 
@@ -43,8 +71,7 @@ def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[
     raise to stop the build. Raises `UserError` naming the images that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    place = hashlib.sha256(str(dataset.root.resolve()).encode(errors="surrogateescape")).hexdigest()
-    series = f"{dataset.root.resolve().name}-{place[:8]}-{'crop' * frame.crop}{frame.size}px"
+    series = _series(dataset, frame)
     path = folder / f"{series}-{fingerprint(dataset, frame)[:16]}.npy"
     shape = (len(dataset.files), frame.size, frame.size, 3)
 
@@ -66,7 +93,7 @@ def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[
 def decoded_in_memory(dataset: Dataset, frame: Frame, check: Callable[[], None]) -> np.ndarray:
     """The decoded images, uint8 [n, size, size, 3], in memory; raises as `cached_images` does."""
     pixels = np.empty((len(dataset.files), frame.size, frame.size, 3), np.uint8)
-    _decode_all(dataset, frame, pixels.__setitem__, check)
+    _refuse(_decode_all(dataset, frame, pixels.__setitem__, check), len(dataset.files))
     return pixels
 
 
@@ -111,7 +138,7 @@ def _build(
         def write(index: int, pixels: np.ndarray) -> None:
             os.pwrite(file.fileno(), pixels, start + index * length)
 
-        _decode_all(dataset, frame, write, check)
+        _refuse(_decode_all(dataset, frame, write, check), len(dataset.files))
 
 
 def _reserve(descriptor: int, length: int, folder: Path) -> None:
@@ -128,15 +155,19 @@ def _reserve(descriptor: int, length: int, folder: Path) -> None:
 
 def _decode_all(
     dataset: Dataset, frame: Frame, store: Callable[[int, np.ndarray], None], check: Callable[[], None]
-) -> None:
-    """Decode every image in threads (Pillow works outside Python's lock) and `store` its pixels."""
-    unreadable: list[str] = []
+) -> dict[str, str]:
+    """Decode every image in threads (Pillow works outside Python's lock) and `store` its pixels.
+
+    Returns the files that cannot be read, and why.
+    """
+    unreadable: dict[str, str] = {}
 
     def decode_one(index: int) -> None:
+        name = dataset.files[index]
         try:
-            store(index, decode(dataset.root / dataset.files[index], frame))
+            store(index, decode(dataset.root / name, frame))
         except UnreadableImage as error:
-            unreadable.append(str(error))
+            unreadable[name] = str(error)
 
     count = len(dataset.files)
     with (
@@ -147,8 +178,12 @@ def _decode_all(
             for _ in pool.map(decode_one, range(first, min(first + IMAGES_AT_ONCE, count))):
                 bar.update()
                 check()
+    return unreadable
+
+
+def _refuse(unreadable: dict[str, str], count: int) -> None:
     if unreadable:
         raise UserError(
-            f"{len(unreadable)} of {count} images cannot be read; remove or replace them: "
-            + "; ".join(sorted(unreadable))
+            f"{len(unreadable)} of {count} images cannot be read; remove or replace them, or go on without "
+            f"them with --skip_corrupt: {'; '.join(sorted(unreadable.values()))}"
         )

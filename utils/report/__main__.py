@@ -14,7 +14,7 @@ from utils.report.tricks import Tricks, settings_of
 from utils.run.files import replacing
 
 # Flags that do not make a run another experiment.
-NOT_OF_EXPERIMENT = (*options.NOT_OF_THE_RUN, "seed", "num_classes")
+NOT_OF_EXPERIMENT = (*options.NOT_OF_THE_RUN, "seed", "num_classes", "demo")
 
 
 def main(argv: list[str] | None = None) -> int:

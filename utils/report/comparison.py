@@ -10,7 +10,6 @@ import numpy as np
 from utils.report.runs import Experiment
 from utils.report.statistics import (
     LEVEL,
-    NO_SPREAD,
     Estimate,
     contrast,
     difference,
@@ -115,14 +114,11 @@ class Evidence:
             if seeds:
                 weights = [sum((name == a) - (name == b) for a, b in pairs) / len(pairs) for name in names]
                 right = [self.experiments[name].correct(seeds) for name in names]
-                spread = self.pooled if len(seeds) > 1 else NO_SPREAD
-                effects.append(Effect(words, pairs, contrast(weights, right, spread, self.rng)))
+                effects.append(Effect(words, pairs, contrast(weights, right, self.pooled, self.rng)))
         return sorted(effects, key=lambda effect: -effect.estimate.mean)
 
     def _accuracy(self, experiment: Experiment) -> Estimate:
-        right = experiment.correct(list(experiment.runs))
-        spread = self.pooled if len(right) > 1 else NO_SPREAD
-        return contrast((1,), (right,), spread, self.rng)
+        return contrast((1,), (experiment.correct(list(experiment.runs)),), self.pooled, self.rng)
 
 
 def takes(estimate: Estimate) -> str:

@@ -48,7 +48,7 @@ def _section(section: Section, heading: str, folder: Path) -> str:
             f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
         )
     for file, description in section.pictures.items():
-        parts.append(f'<div class="wide picture">{_picture(folder / file, description)}</div>')
+        parts.append(f"<p>{_picture(folder / file, description)}</p>")
     return "\n".join(parts)
 
 
@@ -61,7 +61,7 @@ def _run(run: Run) -> str:
         ("confusion_matrix.png", "How often images of each class were taken for each class"),
     ):
         if (run.folder / file).is_file():
-            parts.append(f'<div class="wide picture">{_picture(run.folder / file, description)}</div>')
+            parts.append(f"<p>{_picture(run.folder / file, description)}</p>")
     return "\n".join([*parts, _confident_errors(run), "</details>"])
 
 

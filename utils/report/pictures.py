@@ -16,6 +16,7 @@ from utils.text import visible
 COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 MARKERS = "osD^vP*"
 GREY = "#888888"
+WIDTH = 7.5  # inches: legible on a phone too
 
 
 def draw_all(evidence: Evidence, folder: Path) -> None:
@@ -78,7 +79,7 @@ def cost(evidence: Evidence, path: Path) -> None:
         name: float(np.mean([run.minutes for run in found.runs.values()]))
         for name, found in evidence.experiments.items()
     }
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
     axes = _plain(figure.subplots())
     for network, style in _networks(evidence).items():
         names = [name for name in minutes if evidence.tricks.network(name) == network]
@@ -108,7 +109,7 @@ def learning_curves(evidence: Evidence, path: Path) -> None:
     groups: dict[str, list[str]] = {}
     for name in evidence.experiments:
         groups.setdefault(evidence.tricks.group(name), []).append(name)
-    figure = Figure(figsize=(9, 0.5 + 2.7 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.7 * len(groups)), layout="constrained")
     styles = list(product(("-", "--", ":"), COLOURS))
     panels = figure.subplots(len(groups), squeeze=False, sharex=True, sharey=True)[:, 0]
     for axes, (group, names) in zip(panels, groups.items(), strict=True):
@@ -135,7 +136,7 @@ def learning_curves(evidence: Evidence, path: Path) -> None:
 
 
 def _rows_of_dots(count: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(9, 1.6 + 0.27 * count), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.6 + 0.27 * count), layout="constrained")
     axes = _plain(figure.subplots())
     axes.set_ylim(-0.6, count - 0.4)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -105,10 +105,8 @@ def _accuracies(evidence: Evidence) -> Section:
     columns = ["experiment", "tricks", "validation, %", "test, %", "seeds"]
     columns += ["minutes of training", "images a second", "peak memory, MB"]
     legend = ", ".join(f"{short} = {name}" for short, name in evidence.tricks.legend().items())
-    text = [
-        "Of the epoch that validated best; mean ± standard deviation over the seeds.",
-        f"{legend}.",
-    ]
+    text = ["Of the epoch that validated best; mean ± standard deviation over the seeds."]
+    text += [f"{legend}."] if legend else []
     pictures = {
         "accuracies.png": "Test accuracy of each experiment, with 95 % intervals",
         "cost.png": "Test accuracy against minutes of training",

@@ -82,12 +82,13 @@ def seed_spread(experiments: Sequence[np.ndarray]) -> SeedSpread:
 def contrast(
     weights: Sequence[float],
     experiments: Sequence[np.ndarray],
-    spread: SeedSpread,
+    pooled: SeedSpread,
     rng: np.random.Generator,
 ) -> Estimate:
     """The mean of the weighted sum of experiments [S, n], its bootstrap interval, and a t test's p-value.
 
-    The bootstrap resamples images and adds what other seeds would do: normal, with the variance of `spread`.
+    The bootstrap resamples images and adds what other seeds would do: normal, with the spread `pooled` over
+    many experiments or, where it is larger, that of these, so that the restless do not hide among the quiet.
     The percentile interval is stretched by Student's t over the normal quantile, with Satterthwaite's degrees
     of freedom ("expanded percentile interval", Hesterberg 2015, arXiv 1411.5279).
     """
@@ -95,13 +96,16 @@ def contrast(
     seeds, images = x.shape
     mean, of_image, of_seed = x.mean(), x.mean(0), x.mean(1)
     image_variance = of_image.var(ddof=1) / images if images > 1 else 0.0
-    rest_variance = None
+    rest_variance, seed_variance, seed_freedom = None, 0.0, math.inf
     if seeds > 1:
         rest = x - of_image - of_seed[:, None] + mean
         rest_variance = (rest**2).sum() / (max(images - 1, 1) * (seeds - 1)) / (images * seeds)
-    seed_variance = spread.variance * sum(weight**2 for weight in weights) / seeds
+        own = seed_spread(experiments)
+        spread = max(own.variance, pooled.variance)
+        seed_variance = spread * sum(weight**2 for weight in weights) / seeds
+        seed_freedom = own.freedom if math.isinf(pooled.freedom) else pooled.freedom
     variance = image_variance + seed_variance
-    parts = image_variance**2 / max(images - 1, 1) + seed_variance**2 / spread.freedom
+    parts = image_variance**2 / max(images - 1, 1) + seed_variance**2 / seed_freedom
     freedom = variance**2 / parts if parts else math.inf
 
     deviations = _resampled_means(of_image, rng) - mean
@@ -115,14 +119,10 @@ def contrast(
 def difference(a: np.ndarray, b: np.ndarray, pooled: SeedSpread, rng: np.random.Generator) -> Estimate:
     """How much more accurate the experiment `a` [S, n] is than `b`.
 
-    With one seed p is McNemar's exact one. With several, the spread over seeds is the larger of the pooled
-    one and that of these two, so that a restless experiment does not hide among quiet ones.
+    With one seed p is McNemar's exact one.
     """
-    if len(a) == 1:
-        return replace(contrast((1, -1), (a, b), NO_SPREAD, rng), p=mcnemar(a[0], b[0]))
-    own = seed_spread((a, b))
-    spread = replace(pooled, variance=max(own.variance, pooled.variance))
-    return contrast((1, -1), (a, b), spread, rng)
+    found = contrast((1, -1), (a, b), pooled, rng)
+    return replace(found, p=mcnemar(a[0], b[0])) if len(a) == 1 else found
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:

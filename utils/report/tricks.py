@@ -24,7 +24,9 @@ class Trick:
         """A value of the settings in words."""
         if isinstance(self.letters, str):
             return self.name
-        return f"{self.name} {value[0]}" if self.name.startswith("--") else str(value[0])
+        if self.name.startswith("--"):
+            return self.name if value[0] is True else f"{self.name} {value[0]}"
+        return str(value[0])
 
 
 # In the order in which letters are written, and in which a trick counts as added to those before it.
@@ -109,19 +111,16 @@ class Tricks:
         return [self._long(first, trick) for trick in self._on(first) if self._is_shared(trick)]
 
     def letters(self, experiment: str) -> str:
-        """The tricks of an experiment in short, as "B+A+W+C"; beside the network those that not all have."""
-        network, *others = self.tricks
-        told = [trick for trick in others if trick in self._on(experiment) and not self._is_shared(trick)]
-        return "+".join(self._short(experiment, trick) for trick in [network, *told])
+        """The tricks of an experiment in short, as "B+A+W+C", without what all experiments share."""
+        return "+".join(self._short(experiment, trick) for trick in self._told(experiment)) or "plain"
 
     def legend(self) -> dict[str, str]:
-        """What the letters mean that differ from words, in the order in which they are written."""
+        """What the letters mean that are no words, in the order in which they are written."""
         return {
             trick.short(values[trick]): trick.long(values[trick])
             for trick in self.tricks
             for name, values in self.values.items()
-            if trick is TRICKS[0] or (trick in self._on(name) and not self._is_shared(trick))
-            if trick.short(values[trick]) != trick.long(values[trick])
+            if trick in self._told(name) and trick.short(values[trick]) != trick.long(values[trick])
         }
 
     def network(self, experiment: str) -> str:
@@ -164,6 +163,15 @@ class Tricks:
     def _on(self, experiment: str) -> list[Trick]:
         values, defaults = self.values[experiment], self.defaults[experiment]
         return [trick for trick in self.tricks if values[trick] != defaults[trick]]
+
+    def _told(self, experiment: str) -> list[Trick]:
+        """What sets it apart: its network, and the tricks that it has, unless all have the same."""
+        on = self._on(experiment)
+        return [
+            trick
+            for trick in self.tricks
+            if (trick in on or trick is TRICKS[0]) and not self._is_shared(trick)
+        ]
 
     def _is_shared(self, trick: Trick) -> bool:
         return len({values[trick] for values in self.values.values()}) == 1

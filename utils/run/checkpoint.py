@@ -1,5 +1,6 @@
 """Checkpoints: dictionaries of tensors and plain values, written atomically and read without pickle."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -13,12 +14,21 @@ FORMAT = 1
 def save_checkpoint(path: Path, content: dict) -> None:
     """Write `content` so that a kill at any moment leaves the old file or the new one."""
     with replacing(path) as file:
-        torch.save({"format": FORMAT, **content}, file)
+        try:
+            torch.save({"format": FORMAT, **content}, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # what torch makes of a full disk
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint, its tensors into host memory; raises `UserError` if it is not one."""
     try:
+        with zipfile.ZipFile(path) as records:
+            damaged = records.testzip()  # torch writes checksums, but does not look at them
+            if damaged is not None:
+                raise zipfile.BadZipFile(damaged)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"checkpoint {path}: {error.strerror}; is the run's name right?") from error

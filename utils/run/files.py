@@ -24,8 +24,10 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a write that failed does not say where
+            error.filename = str(path)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -34,8 +36,8 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
         os.close(folder)
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write `content` as readable JSON, whole or not at all."""
-    with replacing(path, "w", encoding="utf-8") as file:
+def write_json(path: Path, content: dict | list) -> None:
+    """Write readable JSON, whole or not at all; what of a name is not UTF-8 becomes JSON's escapes."""
+    with replacing(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(content, file, indent=2, ensure_ascii=False)
         file.write("\n")

@@ -11,6 +11,7 @@ from utils.data.folders import Dataset
 from utils.run import pictures
 from utils.run.files import replacing, write_json
 from utils.run.folder import RunFolder
+from utils.text import visible
 
 
 class Evaluation(Protocol):
@@ -27,6 +28,7 @@ class Evaluation(Protocol):
 def write_results(
     folder: RunFolder,
     dataset: Dataset,
+    skipped: Sequence[str],
     history: Sequence[dict],
     best: dict,
     test: Evaluation,
@@ -34,8 +36,9 @@ def write_results(
 ) -> None:
     """Write what a run came to, and result.json last, since it says that all else is there.
 
-    `history` has the rows of log.csv, `best` says which weights were best on the validation images,
-    `test` is the evaluation of those and `test_last` that of the last epoch's.
+    `skipped` names the images that could not be read, `history` has the rows of log.csv, `best` says which
+    weights were best on the validation images, `test` is the evaluation of those and `test_last` that of
+    the last epoch's.
     """
     files = [dataset.files[index] for index in dataset.splits["test"]]
     write_predictions(folder / "predictions.csv", files, dataset.classes, test)
@@ -54,13 +57,15 @@ def write_results(
         "train_seconds": seconds,
         "images_per_second": len(history) * sizes["train"] / seconds,
         "split_sizes": sizes,
+        "skipped_images": len(skipped),
     }
     write_json(folder / "result.json", result)
     average = ", average" if best["weights"] == "ema" else ""
     print(
         f"test accuracy {test.accuracy:.2f} % with the best weights (epoch {best['epoch']}{average}), "
         f"{test_last.accuracy:.2f} % with the last\n"
-        f"results in {folder.path}: result.json, predictions.csv, learning_curve.png, confusion_matrix.png"
+        f"results in {visible(folder.path)}: result.json, predictions.csv, learning_curve.png, "
+        "confusion_matrix.png"
     )
 
 

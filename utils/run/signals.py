@@ -42,6 +42,7 @@ class StopSignal:
         self.received: int | None = None
 
     def __enter__(self) -> "StopSignal":
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         self._before = catch(self._note)
         return self
 
@@ -50,6 +51,9 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:  # the terminal is gone, and whoever writes to it would fail
+            for terminal in self._terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
         if self.received is None:
             self.received, self._since = number, time.monotonic()
         elif time.monotonic() - self._since > ONE_WISH:
