@@ -9,6 +9,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 import options
 from network import WeightsError
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
                 train(args, folder, stop.check)
         return 0
     except OSError as error:
-        return fail(explain(error))
+        return fail(explain(error, Path(args.checkpoint_dir, args.checkpoint_name)))
     except (UserError, WeightsError, RunFailed, Interrupted) as error:
         return fail(error)
 
@@ -54,7 +55,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
     from learning.setup import assemble, make_fit, make_trainer
     from learning.tricks import active_tricks, lines
     from utils.run.checkpoint import load_checkpoint
-    from utils.run.device import memory_told
+    from utils.run.failures import failures_told
     from utils.run.log import RunLog
     from utils.run.results import write_results
 
@@ -68,7 +69,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
     trainer = make_trainer(parts)
     about = {"flags": options.run_flags(args), **parts.about()}
 
-    with folder.claim(), memory_told(parts.device, args.batch_size):
+    with folder.claim(), failures_told(parts.device, args.batch_size):
         if checkpoint is None:
             folder.clear()
         try:
@@ -97,14 +98,14 @@ def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
     """Test the best weights of a run again."""
     from learning.setup import assemble
     from utils.run.checkpoint import load_checkpoint
-    from utils.run.device import memory_told
+    from utils.run.failures import failures_told
     from utils.run.results import test_figures
 
     checkpoint = load_checkpoint(folder / "best.pt")
     args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
     parts = assemble(args, checkpoint, check)
     parts.network.load_state_dict(checkpoint["network"])
-    with memory_told(parts.device, args.batch_size):
+    with failures_told(parts.device, args.batch_size):
         evaluation = parts.evaluate(parts.network, "test")
     write_json(folder / "evaluation.json", test_figures(evaluation, parts.dataset.classes))
     print(f"test accuracy {evaluation.accuracy:.2f} % with the weights of epoch {checkpoint['epoch']}")

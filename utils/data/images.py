@@ -20,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from utils.data.cache import cached_images, decoded_in_memory
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
-from utils.errors import RunFailed, UserError
+from utils.errors import UserError
 from utils.run.signals import catch
 
 
@@ -93,7 +93,7 @@ class DecodedImages(TorchDataset):
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # workers draw nothing; this keeps torch's global state untouched
         )
-        return _told(iter(loader))
+        return map(_raise_unreadable, iter(loader))
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
@@ -111,17 +111,7 @@ def _end_workers() -> None:
         process.kill()
 
 
-def _told(batches: Iterator[torch.Tensor | UnreadableImage]) -> Iterator[torch.Tensor]:
-    """The batches; raises in our words what a worker met, and that it was killed."""
-    try:
-        for batch in batches:
-            if isinstance(batch, UnreadableImage):
-                raise UserError(f"cannot read {batch}; remove or replace the file, or give --skip_corrupt")
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunFailed(
-            "a process that decodes images was killed, perhaps for want of memory; try fewer --num_workers, "
-            "and go on with --resume"
-        ) from error
+def _raise_unreadable(batch: torch.Tensor | UnreadableImage) -> torch.Tensor:
+    if isinstance(batch, UnreadableImage):
+        raise UserError(f"cannot read {batch}; remove or replace the file, or give --skip_corrupt") from batch
+    return batch

@@ -4,14 +4,12 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from utils.errors import RunFailed, UserError
+from utils.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,23 +50,6 @@ def configure(device: torch.device, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where fp32 remains
-
-
-@contextmanager
-def memory_told(device: torch.device, batch_size: int) -> Iterator[None]:
-    """Within this context running out of memory is a `RunFailed` that says what to try."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
-            error
-        )
-        if not short:
-            raise
-        raise RunFailed(
-            f"{describe(device)} has too little memory for --batch_size {batch_size}; start anew with a "
-            "smaller one (--accumulate keeps the images of a step), a smaller --image_size or another --model"
-        ) from error
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

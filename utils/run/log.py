@@ -1,6 +1,7 @@
 """The record of a run: a line an epoch on the console and in log.csv, and TensorBoard events."""
 
 import csv
+import threading
 from pathlib import Path
 
 import torch
@@ -20,13 +21,30 @@ class RunLog:
         self.path = folder / "log.csv"
         self.epochs = epochs
         self._header_printed = False
-        self.board = SummaryWriter(str(folder), purge_step=None if first_step is None else first_step + 1)
+        self.purge_step = None if first_step is None else first_step + 1
 
     def __enter__(self) -> "RunLog":
+        # TensorBoard writes in a thread, whose errors it raises here at the next call: once is enough.
+        self._excepthook, threading.excepthook = threading.excepthook, self._leave_to_the_next_call
+        try:
+            self.board = SummaryWriter(str(self.path.parent), purge_step=self.purge_step)
+        except BaseException:
+            threading.excepthook = self._excepthook
+            raise
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.board.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self.board.close()
+        except OSError:
+            if error is None:
+                raise
+        finally:
+            threading.excepthook = self._excepthook
+
+    def _leave_to_the_next_call(self, failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            self._excepthook(failure)
 
     def images(self, pixels: torch.Tensor) -> None:
         """Show uint8 images [N, 3, H, W] as one grid."""
