@@ -4,7 +4,6 @@ What needs torch is imported once the flags are known to be good, so that --help
 runs are answered at once.
 """
 
-import json
 import shlex
 import sys
 from argparse import Namespace
@@ -14,7 +13,7 @@ from pathlib import Path
 import options
 from network import WeightsError
 from utils.errors import Interrupted, RunFailed, UserError, explain
-from utils.run.files import write_json
+from utils.run.files import read_json, write_json
 from utils.run.folder import RunFolder
 from utils.run.signals import StopSignal
 from utils.text import visible
@@ -36,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
                 train(args, folder, stop.check)
         return 0
     except OSError as error:
-        return fail(explain(error, Path(args.checkpoint_dir, args.checkpoint_name)))
+        folder = Path(args.checkpoint_dir, args.checkpoint_name)
+        return fail(explain(error, folder, "go on with --resume"))
     except (UserError, WeightsError, RunFailed, Interrupted) as error:
         return fail(error)
 
@@ -113,7 +113,7 @@ def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
 
 def say_finished(args: Namespace, folder: RunFolder) -> None:
     """Answer --resume of a run that has nothing left to do."""
-    about, result = (json.loads((folder / name).read_text()) for name in ("args.json", "result.json"))
+    about, result = read_json(folder / "args.json"), read_json(folder / "result.json")
     options.with_flags_of_run(args, about["flags"], folder.path)
     print(f"{visible(folder.path)} is finished: test accuracy {result['test_accuracy']:.2f} %")
 

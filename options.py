@@ -97,7 +97,7 @@ def _add_run_flags(group: Group) -> None:
     )
     group.add_argument(
         "--log_interval",
-        type=number(int, 1),
+        type=number(int, 1, 10**6),
         default=20,
         metavar="STEPS",
         help="steps between readings of the loss",
@@ -114,7 +114,7 @@ def _add_data_flags(group: Group) -> None:
     )
     group.add_argument(
         "--num_classes",
-        type=number(int, 2),
+        type=number(int, 2, 10**6),
         metavar="N",
         help="what you expect the data to hold; another number is an error (default: what it holds)",
     )

@@ -90,6 +90,9 @@ def test_each_seed_has_runs_of_its_own():
         (["--checkpoint_name=x"], "a", {}, "--checkpoint_name"),
         (["--seed", "3"], "a", {"SEEDS": "1 2"}, "--seed"),
         ([], "a --mixup much", {}, "--mixup"),
+        ([], "a\nb --cutmix_alpha 1.0", {}, "b: --cutmix_alpha"),
+        ([], "a\nb --checkpoint_name c", {}, "--checkpoint_name"),
+        ([], "a --seed=3", {"SEEDS": "1 2"}, "--seed"),
         ([], "a\nb\na", {}, "a twice"),
         ([], "# nothing\n\n", {}, "no experiments"),
         ([], "a 'open", {}, "a 'open"),
@@ -248,8 +251,8 @@ def test_a_dry_run_starts_nothing_and_estimates(fake_main, capfd, tmp_path):
     out = capfd.readouterr().out
     assert "python main.py --checkpoint_name mixed --data_dir" in out
     assert "0 of 3 runs are done" in out
-    assert "RegNetX-200MF, batchnorm: 2 runs at" in out
-    assert "RegNetX-200MF, evonorm: 1 runs at" in out
+    assert "RegNetX-200MF, batchnorm, 16 images of 32 x 32: 2 runs at" in out
+    assert "RegNetX-200MF, evonorm, 16 images of 32 x 32: 1 runs at" in out
     assert "by one step of each network" in out
     assert not (tmp_path / "plain").exists()
     assert not (tmp_path / "cache").exists()

@@ -16,12 +16,12 @@ import options
 from tests.conftest import CLASSES, write_images
 from tests.test_batch import history_list
 from utils.batch import make_commands, read_list
-from utils.report.__main__ import NOT_OF_EXPERIMENT, choose_baseline, default_settings, main
+from utils.report.__main__ import choose_baseline, default_flags, default_settings, main, settings
 from utils.report.comparison import Evidence, takes
 from utils.report.runs import find_runs, group
 from utils.report.sections import make_sections, to_markdown
 from utils.report.statistics import NO_SPREAD, Estimate, difference
-from utils.report.tricks import Tricks, settings_of
+from utils.report.tricks import Tricks
 from utils.run.files import write_json
 from utils.run.results import write_predictions
 
@@ -37,13 +37,14 @@ def made_up_run(
     classes=CLASSES,
     val=80.0,
     minutes=1.0,
+    teacher=None,
     **kept,
 ) -> None:
     """The files of a finished run whose test images, of classes in turn, were classified rightly or not."""
     folder = root / name
     folder.mkdir(parents=True)
     args = options.parse_args(["--checkpoint_name", name, "--seed", str(seed), *flags])
-    write_json(folder / "args.json", {"flags": options.run_flags(args) | kept, "teacher": None})
+    write_json(folder / "args.json", {"flags": options.run_flags(args) | kept, "teacher": teacher})
     row = {"epoch": 1, "val_accuracy": val, "peak_memory_mb": 512.0}
     with open(folder / "log.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, row)
@@ -78,7 +79,7 @@ def checkpoint(tmp_path) -> Path:
 
 
 def evidence_of(root, baseline=None):
-    runs, unread = find_runs(root, NOT_OF_EXPERIMENT)
+    runs, unread = find_runs(root, settings)
     baseline = baseline or choose_baseline(runs)
     experiments, left_out = group(runs, baseline)
     first = {name: next(iter(found.runs.values())) for name, found in experiments.items()}
@@ -102,7 +103,7 @@ def test_the_report_says_what_helps_by_how_much_and_how_surely(checkpoint, capsy
     assert re.search(r"\| smooth +\| baseline +\| label smoothing +\| \+3\d\.\d\d .* helps ", out)
     assert re.search(r"\| zero +\| baseline +\| zero gamma .* cannot be told apart .* (images|seeds)", out)
     assert "smooth (best)" in rows  # by validation
-    assert "3 experiments in 6 runs (seeds 0, 1), tested on the same 300 images" in out
+    assert "3 experiments in 6 runs, tested on the same 300 images" in out
 
 
 def test_means_and_deviations_are_over_seeds(checkpoint):
@@ -195,16 +196,12 @@ def test_without_a_baseline_the_plainest_is_it(tmp_path):
 @pytest.fixture
 def history(tmp_path) -> Tricks:
     """The tricks of the 29 experiments."""
-    settings = {}
-    for name, command in make_commands(read_list(history_list(tmp_path)), [], []).items():
-        settings[name] = settings_of(options.run_flags(options.parse_args(command)))
-    plain = settings_of(options.run_flags(options.parse_args(["--checkpoint_name", "x"])))
-    keep = {key for key in plain if key not in NOT_OF_EXPERIMENT}
-    return Tricks(
-        {name: {key: found[key] for key in keep} for name, found in settings.items()},
-        {name: {key: plain[key] for key in keep} for name in settings},
-        "baseline",
-    )
+    found = {
+        name: settings(options.run_flags(options.parse_args(command)), None)
+        for name, command in make_commands(read_list(history_list(tmp_path)), [], []).items()
+    }
+    plain = settings(default_flags(120), None)
+    return Tricks(found, dict.fromkeys(found, plain), "baseline")
 
 
 def test_the_letters_are_those_of_the_history(history):
@@ -245,7 +242,7 @@ def test_the_letters_are_those_of_the_history(history):
     ],
 )
 def test_a_relative_differs_by_the_trick_added_last(history, experiment, relative, words):
-    assert history.relative(experiment) == relative
+    assert history.relative(experiment, history.experiments) == relative
     if relative:
         (trick,) = history.differences(experiment, relative)
         assert history.in_words(trick, experiment, relative) == words
@@ -303,7 +300,7 @@ def test_names_mean_nothing_but_themselves(tmp_path, capsys):
     assert "\\x1b" in out
     assert "\\<img" in out
     assert all(
-        line.replace("\\|", "").count("|") in (9, 10, 5) for line in out.splitlines() if line[:1] == "|"
+        line.replace("\\|", "").count("|") in (9, 11, 5) for line in out.splitlines() if line[:1] == "|"
     )
     page = (tmp_path / "report/report.html").read_text()
     tags = Tags()
@@ -387,3 +384,91 @@ def test_markdown_has_every_section(checkpoint):
         "How to read this",
     ]
     assert json.dumps(text)  # plain characters, nothing that UTF-8 cannot write
+
+
+def test_a_teacher_is_a_trick_whichever_file_it_was_in(tmp_path):
+    made_up_run(tmp_path, "baseline", right(0.6, 0))
+    made_up_run(tmp_path, "taught", right(0.8, 1), "--teacher", "a/best.pt", teacher="abc")
+    evidence, _ = evidence_of(tmp_path)
+    assert evidence.tricks.letters("taught") == "KD"
+    (comparison,) = evidence.against_relative
+    assert comparison.words == "distillation"
+
+
+def test_times_of_a_schedule_that_follow_from_the_epochs_are_no_tricks(tmp_path):
+    warm = ("--decay_type", "step_warmup")
+    made_up_run(tmp_path, "baseline", right(0.6, 0), "--epochs", "10", *warm)
+    made_up_run(tmp_path, "longer", right(0.6, 1), "--epochs", "20", *warm)
+    made_up_run(tmp_path, "dropped", right(0.6, 2), "--epochs", "10", *warm, "--milestones", "4", "8")
+    made_up_run(tmp_path, "warmer", right(0.6, 3), "--epochs", "10", *warm, "--warmup_epochs", "3")
+    evidence, _ = evidence_of(tmp_path)
+    words = {comparison.name: comparison.words for comparison in evidence.against_baseline}
+    assert words == {
+        "longer": "--epochs 20 instead of --epochs 10",
+        "dropped": "--milestones (4.0, 8.0) instead of --milestones None",
+        "warmer": "warm-up(3.0) instead of warm-up(usual)",
+    }
+
+
+def test_a_rate_that_differs_from_the_default_is_told(tmp_path):
+    made_up_run(tmp_path, "baseline", right(0.6, 0))
+    made_up_run(tmp_path, "slow", right(0.6, 1), "--learning_rate", "0.01")
+    evidence, _ = evidence_of(tmp_path)
+    assert evidence.against_baseline[0].words == "SGD(0.01) instead of SGD(0.1)"
+    assert evidence.tricks.letters("slow") == "SGD(0.01)"
+
+
+def test_what_shares_no_seed_is_told_and_does_not_hide_the_others(tmp_path, capsys):
+    flags = {"baseline": [], "m": ["--mixup", "0.2"], "s": ["--label_smooth", "0.1"]}
+    flags["sm"] = flags["s"] + flags["m"]
+    seeds = {"baseline": (0, 1), "m": (0, 1), "s": (0,), "sm": (1,)}
+    for name in flags:
+        for seed in seeds[name]:
+            made_up_run(tmp_path, f"{name}/seed{seed}", right(0.6, seed), *flags[name], seed=seed)
+    made_up_run(tmp_path, "later", right(0.6, 7), "--zero_gamma", seed=9)
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "run later has no seed in common with baseline" in out
+    evidence, _ = evidence_of(tmp_path)
+    assert [(found.name, found.estimate.seeds) for found in evidence.against_baseline] == [
+        *(("s", 1), ("m", 2), ("sm", 1))
+    ]
+    assert {found.name: found.other for found in evidence.against_relative}["sm"] == "m"
+    assert {effect.words: effect.pairs for effect in evidence.effects}["MixUp"] == [("m", "baseline")]
+
+
+def test_the_direction_of_a_trick_does_not_hang_on_names(tmp_path):
+    adam, radam = ("--optimizer", "ADAM"), ("--optimizer", "RADAM")
+    mixed = ("--mixup", "0.2")
+    for number, flags in enumerate(((), adam, radam, (*radam, *mixed), (*adam, *mixed))):
+        made_up_run(tmp_path, f"{number}", right(0.6, number), *flags)
+    evidence, _ = evidence_of(tmp_path)
+    pairs = {effect.words: len(effect.pairs) for effect in evidence.effects}
+    assert pairs["RADAM instead of ADAM"] == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: (run / "result.json").write_text('{"val_accuracy": 3}'),
+        lambda run: (run / "result.json").write_text(
+            (run / "result.json").read_text().replace("80.0", "NaN")
+        ),
+        lambda run: (run / "result.json").write_text("[]"),
+        lambda run: (run / "log.csv").write_text("epoch,val_accuracy,peak_memory_mb\n"),
+        lambda run: (run / "log.csv").write_text("epoch\n1\n"),
+        lambda run: (run / "args.json").write_text('{"flags": {}, "teacher": null}'),
+        lambda run: (run / "predictions.csv").write_bytes(b""),
+    ],
+)
+def test_a_run_with_a_damaged_file_is_left_out(checkpoint, capsys, damage):
+    damage(checkpoint / "zero/seed0")
+    assert main([str(checkpoint)]) == 0
+    assert "run zero/seed0 has files that are damaged" in capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_written_is_named(checkpoint, capsys):
+    assert main([str(checkpoint), "--output", str(checkpoint / "zero/seed0/log.csv")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "log.csv" in err

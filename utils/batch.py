@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,7 @@ from utils.data.folders import find_dataset
 from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.signals import catch
+from utils.text import visible
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str], text: str) -> int:
             return 0
         return Batch(commands, cards).run()
     except UserError as error:
-        print(f"batch: {error}", file=sys.stderr)
+        print(f"batch: {visible(error)}", file=sys.stderr)
         return error.exit_code
 
 
@@ -74,11 +76,13 @@ def read_list(text: str) -> Commands:
 def make_commands(experiments: Commands, extra: Sequence[str], seeds: Sequence[str]) -> Commands:
     """The flags of each run. Raises `UserError`, or exits with code 2 if main.py knows no such flags."""
     own = {"--checkpoint_name", "--overwrite", "--evaluate"} | ({"--seed"} if seeds else set())
-    for flag in own & {flag.split("=")[0] for flag in extra}:
-        raise UserError(f"{flag} is what a batch decides; leave it out, or choose another --checkpoint_dir")
     commands = {}
     for seed in seeds or [""]:
         for name, flags in experiments.items():
+            for flag in own & {flag.split("=")[0] for flag in (*extra, *flags)}:
+                raise UserError(
+                    f"{flag} is what a batch decides; leave it out, or choose another --checkpoint_dir"
+                )
             run = f"{name}/seed{seed}" if seed else name
             commands[run] = ["--checkpoint_name", run, *extra, *flags, *(["--seed", seed] if seed else [])]
             options.parse_args([*commands[run], "--resume"])
@@ -86,14 +90,21 @@ def make_commands(experiments: Commands, extra: Sequence[str], seeds: Sequence[s
 
 
 def unfinished(commands: Commands) -> Commands:
-    """The runs with something left to do; the images must be there for them. Raises `UserError`."""
+    """The runs with something left to do. Raises `UserError` if one cannot start, or without images."""
     left = {}
     for run, command in commands.items():
         args = options.parse_args([*command, "--resume"])
-        if not RunFolder(args.checkpoint_dir, run).finished:
-            left[run] = command
-            if len(left) == 1 and not args.demo:
-                find_dataset(Path(args.data_dir), args.seed)
+        folder = RunFolder(args.checkpoint_dir, run)
+        if folder.finished:
+            continue
+        problem = options.contradiction(args)
+        if problem and not (folder / "last.pt").exists():  # else the run's own flags count
+            raise UserError(f"{run}: {problem}")
+        left[run] = command
+    for command in list(left.values())[:1]:
+        args = options.parse_args([*command, "--resume"])
+        if not args.demo:  # which is drawn first
+            find_dataset(Path(args.data_dir), args.seed)
     return left
 
 
@@ -190,27 +201,34 @@ def dry_run(commands: Commands, left: Commands, cards: int) -> None:
 
     from utils.benchmark import Ours, rates
 
-    measured: dict[tuple[str, str], float] = {}  # images a second
-    hours: dict[tuple[str, str], list[float]] = {}
+    measured: dict[tuple, float] = {}  # images a second
+    hours: dict[tuple, list[float]] = {}
     for command in left.values():
         args = options.parse_args([*command, "--resume", "--cache", "off", "--num_workers", "0"])
         args.resume, args.pretrained, args.pretrained_path = False, 0, None  # a step takes as long
-        network = (args.model, args.norm)
-        if network not in measured:
+        kind = (args.model, args.norm, args.image_size, args.batch_size)
+        if kind not in measured:
             ours = Ours(args)
             sizes = ours.parts.dataset.sizes()
-            measured[network] = rates({"step": ours.synthetic}, rounds=1, steps_a_round=1)["step"]
+            measured[kind] = rates({"step": ours.synthetic}, rounds=1, steps_a_round=1)["step"]
             del ours
         # Validation is a forward pass, a third of a step's work.
-        images = args.epochs * (sizes["train"] + sizes["val"] / 3)
-        hours.setdefault(network, []).append(images / measured[network] / 3600)
-    for (model, norm), each in hours.items():
-        rate = f"{measured[model, norm]:.1f} images/s"
-        print(f"{model}, {norm}: {len(each)} runs at {rate}: {duration(sum(each))}")
+        images = epochs_left(args) * (sizes["train"] + sizes["val"] / 3)
+        hours.setdefault(kind, []).append(images / measured[kind] / 3600)
+    for kind, each in hours.items():
+        model, norm, size, batch = kind
+        what = f"{model}, {norm}, {batch} images of {size} x {size}"
+        print(f"{what}: {len(each)} runs at {measured[kind]:.1f} images/s: {duration(sum(each))}")
     total = sum(map(sum, hours.values())) / cards
     print(
         f"about {duration(total)} of training{f' on {cards} GPUs' * (cards > 1)}, by one step of each network"
     )
+
+
+def epochs_left(args: Namespace) -> int:
+    """The epochs that a run has yet to train."""
+    log = RunFolder(args.checkpoint_dir, args.checkpoint_name) / "log.csv"
+    return args.epochs - (len(log.read_text().splitlines()) - 1 if log.exists() else 0)
 
 
 def duration(hours: float) -> str:

@@ -26,9 +26,9 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
-def explain(error: OSError, folder: Path) -> UserError:
-    """What the system refused, in words that name the file, or the run's `folder`, and what to do."""
-    what = f"{error.filename or folder}: {error.strerror or error}"
+def explain(error: OSError, place: Path, then: str) -> UserError:
+    """What the system refused, in words that name the file, or else the `place`, and what to do `then`."""
+    what = f"{error.filename or place}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(f"{what}; what was saved before is whole: make room and go on with --resume")
-    return UserError(f"{what}; put that right and go on with --resume")
+        return UserError(f"{what}; what was saved before is whole: make room and {then}")
+    return UserError(f"{what}; put that right and {then}")

@@ -13,7 +13,7 @@ def visible(text: object) -> str:
 
 def markdown(text: object) -> str:
     """Text for a Markdown table, where it means nothing but itself."""
-    return re.sub(r"([\\`*\[\]|~]|<(?=[a-zA-Z/!?])|&(?=[a-zA-Z#]))", r"\\\1", visible(text))
+    return re.sub(r"([\\`*\[\]|~]|\b_|_\b|<(?=[a-zA-Z/!?])|&(?=[a-zA-Z#]))", r"\\\1", visible(text))
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

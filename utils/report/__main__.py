@@ -1,10 +1,12 @@
 """Compare the finished runs in a folder: python -m utils.report --help."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import options
-from utils.errors import UserError
+from utils.errors import UserError, explain
 from utils.flags import Help, Parser
 from utils.report import page, pictures
 from utils.report.comparison import Evidence
@@ -12,6 +14,7 @@ from utils.report.runs import Run, find_runs, group
 from utils.report.sections import make_sections, to_markdown
 from utils.report.tricks import Tricks, settings_of
 from utils.run.files import replacing
+from utils.text import visible
 
 # Flags that do not make a run another experiment.
 NOT_OF_EXPERIMENT = (*options.NOT_OF_THE_RUN, "seed", "num_classes", "demo")
@@ -37,14 +40,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         write_report(args.folder, args.baseline, args.output or args.folder / "report")
         return 0
+    except OSError as error:
+        return fail(explain(error, args.folder, "try again"))
     except UserError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return error.exit_code
+        return fail(error)
+
+
+def fail(error: UserError) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    print(f"report: {visible(error)}", file=sys.stderr)
+    return error.exit_code
 
 
 def write_report(root: Path, baseline: str | None, folder: Path) -> None:
     """Compare the runs under `root`, print what is found, and write it into `folder`. Raises `UserError`."""
-    runs, unread = find_runs(root, NOT_OF_EXPERIMENT)
+    runs, unread = find_runs(root, settings)
     baseline = baseline or choose_baseline(runs)
     experiments, left_out = group(runs, baseline)
     first = {name: next(iter(found.runs.values())) for name, found in experiments.items()}
@@ -54,7 +64,8 @@ def write_report(root: Path, baseline: str | None, folder: Path) -> None:
         baseline,
     )
     evidence = Evidence(experiments, tricks)
-    sections = make_sections(evidence, [*left_out, *unread])
+    apart = [f"run {name} has no seed in common with {baseline}" for name in evidence.apart]
+    sections = make_sections(evidence, [*left_out, *apart, *unread])
 
     folder.mkdir(parents=True, exist_ok=True)
     pictures.draw_all(evidence, folder)
@@ -63,7 +74,7 @@ def write_report(root: Path, baseline: str | None, folder: Path) -> None:
         with replacing(folder / name, "w", encoding="utf-8") as file:
             file.write(content)
     print(contents["report.md"])
-    print(f"written to {folder}: report.md, report.html, and the pictures")
+    print(f"written to {visible(folder)}: report.md, report.html, and the pictures")
 
 
 def choose_baseline(runs: list[Run]) -> str:
@@ -80,11 +91,24 @@ def choose_baseline(runs: list[Run]) -> str:
     return min(runs, key=oddness).experiment
 
 
+def default_flags(epochs: int) -> dict:
+    """The flags of a run of so many epochs without any others."""
+    return options.run_flags(options.parse_args(["--checkpoint_name", "default", "--epochs", str(epochs)]))
+
+
+def settings(flags: Mapping[str, Any], teacher: str | None) -> dict:
+    """What makes a run another experiment."""
+    return {
+        name: value
+        for name, value in settings_of(flags, default_flags(flags["epochs"]), teacher).items()
+        if name == "teacher" or name not in NOT_OF_EXPERIMENT
+    }
+
+
 def default_settings(run: Run) -> dict:
     """What the settings of a run would be without flags, but for those that scale with its epochs."""
-    args = options.parse_args(["--checkpoint_name", "default", "--epochs", str(run.flags["epochs"])])
-    settings = settings_of(options.run_flags(args))
-    return {key: settings.get(key) for key in run.settings}
+    plain = settings(default_flags(run.flags["epochs"]), None)
+    return {name: plain.get(name) for name in run.settings}
 
 
 if __name__ == "__main__":

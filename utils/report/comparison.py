@@ -14,6 +14,7 @@ from utils.report.statistics import (
     contrast,
     difference,
     holm,
+    pool,
     seed_spread,
 )
 from utils.report.tricks import Tricks
@@ -36,7 +37,7 @@ class Comparison:
         """What the evidence says of the first one."""
         if self.p < LEVEL:
             return "helps" if self.estimate.mean > 0 else "hurts"
-        return "cannot be told apart" if self.estimate.image_variance else "the same predictions"
+        return "cannot be told apart" if self.estimate.image_variance else "right on the same images"
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,19 @@ class Evidence:
         self.tricks = tricks
         self.baseline = baseline = tricks.baseline
         self.rng = np.random.default_rng(0)  # the same report each time
-        self.seeds = sorted(set.union(*(set(found.runs) for found in experiments.values())))
-        several = [found for found in experiments.values() if len(found.runs) > 1]
-        common = self._common_seeds([found.name for found in several])
-        self.pooled = seed_spread([found.correct(common) for found in several] if len(common) > 1 else [])
+        by_seeds: dict[tuple[int, ...], list[np.ndarray]] = {}
+        for found in self.experiments.values():
+            seeds = tuple(found.runs)
+            by_seeds.setdefault(seeds, []).append(found.correct(seeds))
+        self.pooled = pool([seed_spread(several) for several in by_seeds.values()])
 
         others = [name for name in self.experiments if name != baseline]
-        pairs = [(name, baseline) for name in others]
-        relatives = [(name, tricks.relative(name)) for name in self.experiments]
-        self.compared = self._compare([*pairs, *((a, b) for a, b in relatives if b is not None)])
-        self.against_baseline = [self.compared[pair] for pair in pairs if pair in self.compared]
-        self.against_relative = [self.compared[pair] for pair in relatives if pair in self.compared]
+        self.apart = [name for name in others if not self._common_seeds((name, baseline))]
+        pairs = [(name, baseline) for name in others if name not in self.apart]
+        relatives = [(name, relative) for name in self.experiments if (relative := self._relative(name))]
+        self.compared = self._compare([*pairs, *relatives])
+        self.against_baseline = [self.compared[pair] for pair in pairs]
+        self.against_relative = [self.compared[pair] for pair in relatives]
         self.effects = self._effects()
         self.accuracies = {name: self._accuracy(found) for name, found in self.experiments.items()}
 
@@ -85,13 +88,18 @@ class Evidence:
             sorted(set.intersection(*(set(self.experiments[name].runs) for name in names))) if names else []
         )
 
+    def _relative(self, name: str) -> str | None:
+        return self.tricks.relative(
+            name, [other for other in self.experiments if self._common_seeds((name, other))]
+        )
+
     def _compare(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Comparison]:
-        """Compare pairs on the seeds that they have in common; those without one are left out."""
+        """Compare pairs on the seeds that they have in common."""
         estimates = {}
-        for a, b in dict.fromkeys(pairs):
-            if seeds := self._common_seeds((a, b)):
-                right = [self.experiments[name].correct(seeds) for name in (a, b)]
-                estimates[a, b] = difference(*right, self.pooled, self.rng)
+        for pair in dict.fromkeys(pairs):
+            seeds = self._common_seeds(pair)
+            right = [self.experiments[name].correct(seeds) for name in pair]
+            estimates[pair] = difference(*right, self.pooled, self.rng)
         adjusted = holm([estimate.p for estimate in estimates.values()])
         return {
             (a, b): Comparison(a, b, self._words(a, b), estimate, p)
@@ -103,18 +111,19 @@ class Evidence:
         return ", ".join(found) or "nothing"
 
     def _effects(self) -> list[Effect]:
-        found: dict[str, list[tuple[str, str]]] = {}
+        """The mean over the pairs of each trick with the same seeds; of several such sets, the largest."""
+        found: dict[str, dict[tuple[int, ...], list[tuple[str, str]]]] = {}
         for b, a in combinations(self.experiments, 2):
-            if len(self.tricks.differences(a, b)) == 1:
-                found.setdefault(self._words(a, b), []).append((a, b))
+            seeds = tuple(self._common_seeds((a, b)))
+            if seeds and len(self.tricks.differences(a, b)) == 1:
+                found.setdefault(self._words(a, b), {}).setdefault(seeds, []).append((a, b))
         effects = []
-        for words, pairs in found.items():
+        for words, by_seeds in found.items():
+            seeds, pairs = max(by_seeds.items(), key=lambda item: len(item[0]) * len(item[1]))
             names = sorted({name for pair in pairs for name in pair})
-            seeds = self._common_seeds(names)
-            if seeds:
-                weights = [sum((name == a) - (name == b) for a, b in pairs) / len(pairs) for name in names]
-                right = [self.experiments[name].correct(seeds) for name in names]
-                effects.append(Effect(words, pairs, contrast(weights, right, self.pooled, self.rng)))
+            weights = [sum((name == a) - (name == b) for a, b in pairs) / len(pairs) for name in names]
+            right = [self.experiments[name].correct(seeds) for name in names]
+            effects.append(Effect(words, pairs, contrast(weights, right, self.pooled, self.rng)))
         return sorted(effects, key=lambda effect: -effect.estimate.mean)
 
     def _accuracy(self, experiment: Experiment) -> Estimate:

@@ -54,7 +54,7 @@ def _section(section: Section, heading: str, folder: Path) -> str:
 
 def _run(run: Run) -> str:
     """What there is to see of one run, folded away."""
-    figures = f"test {run.result['test_accuracy']:.2f} %, validation {run.result['val_accuracy']:.2f} %"
+    figures = f"test {run.test_accuracy:.2f} %, validation {run.val_accuracy:.2f} %"
     parts = [f"<details><summary>{text(run.experiment)}, seed {run.seed}: {figures}</summary>"]
     for file, description in (
         ("learning_curve.png", "Loss and accuracy of each epoch"),
@@ -69,16 +69,20 @@ def _confident_errors(run: Run) -> str:
     """The wrongly classified test images, the most confident ones first."""
     wrong = np.flatnonzero(~run.correct)
     worst = wrong[np.argsort(-run.confidences[wrong], kind="stable")][:ERRORS_SHOWN]
-    items = []
+    items, missing = [], False
     for index in worst:
         name = run.paths[index]
+        image = _thumbnail(run, name)
+        missing |= not image
         items.append(
-            f"<li>{_thumbnail(run, name)}{text(run.predictions[index])} "
+            f"<li>{image}{text(run.predictions[index])} "
             f"({100 * run.confidences[index]:.1f} %), but it is {text(run.labels[index])}"
             f'<div class="path">{text(name)}</div></li>'
         )
     title = f"{len(wrong)} of {len(run.correct)} test images were classified wrongly"
     shown = f"; the {len(worst)} most confident errors:" if len(worst) < len(wrong) else ":" if items else ""
+    if missing:
+        shown += f" (images that are no longer in {text(run.flags['data_dir'])} are not shown)"
     return f'<p>{title}{shown}</p>\n<ul class="errors">{"".join(items)}</ul>'
 
 

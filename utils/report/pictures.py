@@ -16,6 +16,7 @@ from utils.text import visible
 COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 MARKERS = "osD^vP*"
 GREY = "#888888"
+LONGEST_LABEL = 48
 WIDTH = 7.5  # inches: legible on a phone too
 
 
@@ -75,10 +76,7 @@ def effects(evidence: Evidence, path: Path) -> None:
 
 def cost(evidence: Evidence, path: Path) -> None:
     """Test accuracy against minutes of training; the front has no experiment above and left of it."""
-    minutes = {
-        name: float(np.mean([run.minutes for run in found.runs.values()]))
-        for name, found in evidence.experiments.items()
-    }
+    minutes = {name: found.mean("minutes") for name, found in evidence.experiments.items()}
     figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
     axes = _plain(figure.subplots())
     for network, style in _networks(evidence).items():
@@ -115,10 +113,7 @@ def learning_curves(evidence: Evidence, path: Path) -> None:
     for axes, (group, names) in zip(panels, groups.items(), strict=True):
         for number, name in enumerate(names):
             line, colour = styles[number % len(styles)]
-            curves = [
-                [row["val_accuracy"] for row in run.history]
-                for run in evidence.experiments[name].runs.values()
-            ]
+            curves = [run.val_accuracies for run in evidence.experiments[name].runs.values()]
             length = min(map(len, curves))  # an early stop may make one shorter
             mean = np.mean([curve[:length] for curve in curves], axis=0)
             marker = "o" if length <= 10 else ""
@@ -159,7 +154,8 @@ def _networks(evidence: Evidence) -> dict[str, dict[str, str]]:
 
 
 def _label(evidence: Evidence, name: str) -> str:
-    """The letters of an experiment if no other has the same, else its name."""
+    """The letters of an experiment if no other has the same, else its name, in so far as there is room."""
     letters: Sequence[str] = [evidence.tricks.letters(other) for other in evidence.experiments]
     own = evidence.tricks.letters(name)
-    return visible(own if letters.count(own) == 1 else name)
+    label = visible(own if letters.count(own) == 1 else name)
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"

@@ -2,8 +2,9 @@
 
 import csv
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.report.tricks import settings_of
 
 
 @dataclass(frozen=True)
@@ -20,30 +20,20 @@ class Run:
 
     folder: Path
     experiment: str  # the folder's name in the checkpoint folder, without the seed's
+    seed: int
     flags: Mapping[str, Any]
     settings: Mapping[str, Any]  # what makes it another experiment, that is without the seed
-    result: Mapping[str, Any]
-    history: Sequence[Mapping[str, float]]  # the rows of log.csv
+    val_accuracy: float  # of the best epoch, in percent
+    test_accuracy: float
+    minutes: float  # of training
+    images_per_second: float
+    memory: float  # at most, in MB
+    val_accuracies: Sequence[float]  # of each epoch
     paths: tuple[str, ...]  # in the data folder
     labels: tuple[str, ...]
     predictions: tuple[str, ...]
     confidences: np.ndarray  # of the predictions, 0 to 1
     correct: np.ndarray  # bool
-
-    @property
-    def seed(self) -> int:
-        """What its randomness derives from."""
-        return self.flags["seed"]
-
-    @property
-    def minutes(self) -> float:
-        """How long it trained."""
-        return self.result["train_seconds"] / 60
-
-    @property
-    def memory(self) -> float:
-        """The most memory it took, in MB."""
-        return max(row["peak_memory_mb"] for row in self.history)
 
 
 @dataclass(frozen=True)
@@ -58,58 +48,72 @@ class Experiment:
         return np.stack([self.runs[seed].correct for seed in seeds])
 
     def mean(self, quantity: str) -> float:
-        """The mean over seeds of a figure of result.json."""
-        return float(np.mean([run.result[quantity] for run in self.runs.values()]))
+        """The mean over seeds of a figure of the runs."""
+        return float(np.mean([getattr(run, quantity) for run in self.runs.values()]))
 
     def deviation(self, quantity: str) -> float:
         """The standard deviation over seeds, NaN for one."""
-        values = [run.result[quantity] for run in self.runs.values()]
+        values = [getattr(run, quantity) for run in self.runs.values()]
         return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def find_runs(root: Path, not_of_experiment: Sequence[str]) -> tuple[list[Run], list[str]]:
+Settings = Callable[
+    [Mapping[str, Any], str | None], Mapping[str, Any]
+]  # of flags and a teacher's fingerprint
+
+
+def find_runs(root: Path, settings: Settings) -> tuple[list[Run], list[str]]:
     """The finished runs under `root`, and in words what else was there and is left out.
 
-    Flags named in `not_of_experiment` do not make a run another experiment. Raises `UserError` where
-    nothing is finished.
+    Raises `UserError` where nothing is finished.
     """
     runs, left_out = [], []
     for path in sorted(root.rglob("args.json")):
         name = path.parent.relative_to(root).as_posix()
         if not (path.parent / "result.json").exists():
-            left_out.append(f"{name} is not finished")
+            left_out.append(f"run {name} is not finished")
             continue
         try:
-            runs.append(_read_run(path.parent, name, not_of_experiment))
-        except (OSError, ValueError, KeyError, TypeError, csv.Error):
-            left_out.append(f"{name} has files that are damaged, or of another version")
+            runs.append(_read_run(path.parent, name, settings))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+            left_out.append(f"run {name} has files that are damaged, or of another version")
     if not runs:
         unfinished = f" ({'; '.join(left_out)})" if left_out else ""
         raise UserError(f"{root} holds no finished runs{unfinished}; name the --checkpoint_dir of some")
     return runs, left_out
 
 
-def _read_run(folder: Path, name: str, not_of_experiment: Sequence[str]) -> Run:
+def _read_run(folder: Path, name: str, settings: Settings) -> Run:
     about, result = (json.loads((folder / file).read_text("utf-8")) for file in ("args.json", "result.json"))
     with open(folder / "log.csv", newline="", encoding="utf-8") as file:
-        history = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        log = list(csv.DictReader(file))
     with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         _header, *rows = csv.reader(file)
     paths, labels, predictions, *probabilities = zip(*rows, strict=True)
-    settings = settings_of(about["flags"], about["teacher"])
     return Run(
         folder=folder,
         experiment=re.sub(r"/seed\d+$", "", name),
+        seed=about["flags"]["seed"],
         flags=about["flags"],
-        settings={key: value for key, value in settings.items() if key not in not_of_experiment},
-        result=result,
-        history=history,
+        settings=settings(about["flags"], about["teacher"]),
+        val_accuracy=_finite(result["val_accuracy"]),
+        test_accuracy=_finite(result["test_accuracy"]),
+        minutes=_finite(result["train_seconds"]) / 60,
+        images_per_second=_finite(result["images_per_second"]),
+        memory=max(_finite(row["peak_memory_mb"]) for row in log),
+        val_accuracies=[_finite(row["val_accuracy"]) for row in log],
         paths=paths,
         labels=labels,
         predictions=predictions,
         confidences=np.array(probabilities, dtype=float).max(0),
         correct=np.array(labels) == np.array(predictions),
     )
+
+
+def _finite(value: object) -> float:
+    if not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
 
 
 def group(runs: Sequence[Run], baseline: str) -> tuple[dict[str, Experiment], list[str]]:
@@ -129,11 +133,11 @@ def group(runs: Sequence[Run], baseline: str) -> tuple[dict[str, Experiment], li
         first = next(iter(others.values()), run)
         other_flags = sorted(key for key in run.settings if run.settings[key] != first.settings.get(key))
         if (run.paths, run.labels) != (reference.paths, reference.labels):
-            left_out.append(f"{run.folder} was tested on other images than {reference.folder}")
+            left_out.append(f"run {run.folder} was tested on other images than {reference.folder}")
         elif other_flags:
-            left_out.append(f"{run.folder} has other flags than {first.folder}: {', '.join(other_flags)}")
+            left_out.append(f"run {run.folder} has other flags than {first.folder}: {', '.join(other_flags)}")
         elif run.seed in others:
-            left_out.append(f"{run.folder} has the seed of {others[run.seed].folder}")
+            left_out.append(f"run {run.folder} has the seed of {others[run.seed].folder}")
         else:
             others[run.seed] = run
     grouped = {name: Experiment(name, dict(sorted(found[name].items()))) for name in names if found[name]}

@@ -59,27 +59,25 @@ def _summary(evidence: Evidence) -> Section:
     best = evidence.experiments[evidence.best]
     count = sum(len(found.runs) for found in evidence.experiments.values())
     paragraphs = [
-        f"{len(evidence.experiments)} experiments in {count} runs ({_seeds(evidence.seeds)}), "
-        f"tested on the same {evidence.images:,} images.",
+        f"{_count(len(evidence.experiments), 'experiment')} in {_count(count, 'run')}, tested on the same "
+        f"{evidence.images:,} images.",
         f"Best on the validation images: {best.name}, with a test accuracy of "
         f"{_mean_and_deviation(best.mean('test_accuracy'), best.deviation('test_accuracy'))} %.",
     ]
     shared = evidence.tricks.shared()
     if shared:
         paragraphs.append(f"All have in common: {', '.join(shared)}.")
-    told: dict[str, list[str]] = {"helps": [], "hurts": []}
+    told: dict[str, list[str]] = {}
     for comparison in evidence.compared.values():
-        if comparison.verdict in told:
-            words = f"{comparison.name} against {comparison.other} ({comparison.estimate.mean:+.2f} points)"
-            told[comparison.verdict].append(words)
+        words = f"{comparison.name} against {comparison.other} ({comparison.estimate.mean:+.2f} points)"
+        told.setdefault(comparison.verdict, []).append(words)
     for verdict, title in (("helps", "More accurate"), ("hurts", "Less accurate")):
-        if told[verdict]:
+        if verdict in told:
             paragraphs.append(f"{title}: {'; '.join(told[verdict])}.")
-    count = len(evidence.compared) - sum(map(len, told.values()))
-    if count:
+    if unknown := told.get("cannot be told apart"):
         paragraphs.append(
-            f"{count} of {len(evidence.compared)} comparisons cannot be told apart with "
-            f"{evidence.images:,} test images and {_count(len(evidence.seeds), 'seed')}."
+            f"{len(unknown)} of {len(evidence.compared)} comparisons cannot be told apart with so many "
+            "images and seeds."
         )
     return Section("Which tricks help", paragraphs)
 
@@ -97,7 +95,7 @@ def _accuracies(evidence: Evidence) -> Section:
                 _mean_and_deviation(found.mean("val_accuracy"), found.deviation("val_accuracy")),
                 _mean_and_deviation(found.mean("test_accuracy"), found.deviation("test_accuracy")),
                 str(len(runs)),
-                f"{sum(run.minutes for run in runs) / len(runs):.2f}",
+                f"{found.mean('minutes'):.2f}",
                 f"{found.mean('images_per_second'):.0f}",
                 f"{max(run.memory for run in runs):.0f}",
             ]
@@ -126,11 +124,12 @@ def _comparisons(title: str, text: str, evidence: Evidence, comparisons: Sequenc
             _p(comparison.p),
             comparison.verdict,
             takes(comparison.estimate),
+            str(comparison.estimate.seeds),
         ]
         for comparison in comparisons
     ]
     columns = ["experiment", "against", "differs by", "points", "95 % interval", "p", "p (Holm)"]
-    columns += ["verdict", f"to see {WORTH_SEEING:g} points takes"]
+    columns += ["verdict", f"to see {WORTH_SEEING:g} points takes", "seeds"]
     return Section(title, [text], columns, rows)
 
 
@@ -155,8 +154,8 @@ def _effects(evidence: Evidence) -> Section:
 
 def _how_to_read(evidence: Evidence) -> Section:
     paragraphs = [
-        "Each run's epoch was chosen on the validation images, and the test images were classified once, "
-        "with that epoch's weights. To choose an experiment, look at its validation accuracy too.",
+        "Each run's epoch was chosen on the validation images; the test images were classified after the "
+        "training and have decided nothing. To choose an experiment, look at its validation accuracy.",
         "An interval covers the true difference in 95 of 100 cases. It comes from a bootstrap over the test "
         "images, paired: both experiments are seen on the same images. p is the chance of a difference as "
         "large if there were none. Of many comparisons some come out small by luck, so a verdict needs a p "
@@ -164,14 +163,16 @@ def _how_to_read(evidence: Evidence) -> Section:
         f"What it takes to see {WORTH_SEEING:g} points is reckoned for a chance of {POWER:.0%}, for one "
         "comparison without correction.",
     ]
-    if len(evidence.seeds) > 1:
+    seeds = {comparison.estimate.seeds for comparison in evidence.compared.values()}
+    if seeds - {1}:
         spread = math.sqrt(evidence.pooled.variance)
         paragraphs.append(
             "What other seeds would do is part of the intervals and of p, which is that of a t test. It is "
-            f"estimated from all experiments together: beyond what the choice of test images explains, seeds "
-            f"of one experiment differ by {spread:.2f} points (standard deviation)."
+            "estimated from all experiments together, and supposes that they are about equally restless: "
+            "beyond what the choice of test images explains, seeds of one experiment differ by "
+            f"{spread:.2f} points (standard deviation)."
         )
-    else:
+    if 1 in seeds:
         paragraphs.append(
             "With one seed, intervals and p (McNemar's exact test) speak of these trained networks: another "
             "seed may come out otherwise with the same flags. Take several before you believe little."
@@ -193,7 +194,3 @@ def _p(p: float) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"

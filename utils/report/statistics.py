@@ -79,6 +79,13 @@ def seed_spread(experiments: Sequence[np.ndarray]) -> SeedSpread:
     return SeedSpread(max(between - by_images, 0.0), freedom)
 
 
+def pool(spreads: Sequence[SeedSpread]) -> SeedSpread:
+    """The spread over seeds of several groups of experiments."""
+    known = [spread for spread in spreads if spread is not NO_SPREAD]
+    freedom = sum(spread.freedom for spread in known)
+    return SeedSpread(sum(s.variance * s.freedom for s in known) / freedom, freedom) if known else NO_SPREAD
+
+
 def contrast(
     weights: Sequence[float],
     experiments: Sequence[np.ndarray],
@@ -132,7 +139,10 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     """
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     discordant = only_a + only_b
-    tail = sum(math.comb(discordant, k) for k in range(min(only_a, only_b) + 1))
+    ways = tail = 1  # to choose none of them, and so on up to the smaller count
+    for chosen in range(min(only_a, only_b)):
+        ways = ways * (discordant - chosen) // (chosen + 1)
+        tail += ways
     return min(1.0, 2 * tail / 2**discordant)
 
 

@@ -1,6 +1,6 @@
 """Which tricks an experiment has, read from its flags, and by which tricks two experiments differ."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,10 @@ TRICKS = (
     Trick(
         "optimizer",
         {"SGD": "SGD", "ADAM": "A", "ADAMW": "AW", "RADAM": "R"},
-        ("optimizer", "learning_rate", "nesterov"),
+        ("optimizer", "learning_rate"),
     ),
     Trick("warm-up", "W", ("warm-up",)),
-    Trick("cosine decay", "C", ("decay",)),
+    Trick("cosine decay", "C", ("cosine decay",)),
     Trick("zero gamma", "Z", ("zero_gamma",)),
     Trick("no bias decay", "NB", ("no_bias_decay",)),
     Trick("label smoothing", "S", ("label_smooth",)),
@@ -58,19 +58,25 @@ TRICKS = (
 )
 
 
-def settings_of(flags: Mapping[str, Any], teacher: str | None = None) -> dict[str, Any]:
-    """The flags of a run as things that can be set apart from each other.
+def settings_of(
+    flags: Mapping[str, Any], plain: Mapping[str, Any], teacher: str | None = None
+) -> dict[str, Any]:
+    """The flags of a run as things that can be set apart from each other; `plain` are the defaults.
 
-    A schedule may have two tricks, warm-up and cosine decay; weights are from scratch, ImageNet's or a
-    file's; a `teacher` is known by its fingerprint.
+    A schedule may have two tricks, warm-up and cosine decay, whose times matter where they are not those
+    that follow from the epochs; weights are from scratch, ImageNet's or a file's; a `teacher` is known by
+    its fingerprint.
     """
-    settings = dict(flags) | {"teacher": teacher}
-    decay, epochs, milestones = (settings.pop(name) for name in ("decay_type", "warmup_epochs", "milestones"))
-    settings["warm-up"] = 0 if decay == "step" else epochs
-    settings["decay"] = "cosine" if decay == "cosine_warmup" else tuple(milestones)
+    settings = dict(flags)
+    decay, warmup, milestones = (settings.pop(name) for name in ("decay_type", "warmup_epochs", "milestones"))
+    usual_warmup = "usual" if warmup == plain["warmup_epochs"] else warmup
+    settings["warm-up"] = None if decay == "step" else usual_warmup
+    settings["cosine decay"] = decay == "cosine_warmup"
+    usual = decay == "cosine_warmup" or milestones == plain["milestones"]
+    settings["milestones"] = None if usual else tuple(milestones)
     pretrained, path = settings.pop("pretrained"), settings.pop("pretrained_path")
     settings["weights"] = Path(path).name if path else "ImageNet" if pretrained else "scratch"
-    return settings
+    return settings | {"teacher": teacher}
 
 
 class Tricks:
@@ -98,7 +104,8 @@ class Tricks:
         network, networks = self.network(experiment), [self.network(self.baseline), *TRICKS[0].letters]
         known = networks.index(network) if network in networks else len(networks)
         added = self.differences(experiment, self.baseline)
-        return known, network, len(added), [self.tricks.index(trick) for trick in added], experiment
+        values = [str(self.values[experiment][trick]) for trick in added]
+        return known, network, len(added), [self.tricks.index(trick) for trick in added], values, experiment
 
     @property
     def experiments(self) -> list[str]:
@@ -145,8 +152,8 @@ class Tricks:
                 return f"no {self._long(b, trick)}"
         return f"{self._long(a, trick)} instead of {self._long(b, trick)}"
 
-    def relative(self, experiment: str) -> str | None:
-        """The experiment that differs by one trick; of several, the one that lacks the last trick added.
+    def relative(self, experiment: str, others: Sequence[str]) -> str | None:
+        """The one of `others` that differs by one trick; of several, that which lacks the last trick added.
 
         Tricks are counted from the baseline on. The relative has no more, and if as many, it comes earlier.
         """
@@ -154,6 +161,8 @@ class Tricks:
         order = self.experiments
         count = {name: len(self.differences(name, self.baseline)) for name in order}
         for place, other in enumerate(order):
+            if other not in others:
+                continue
             different = self.differences(experiment, other)
             fewer = count[experiment] - count[other]
             if len(different) == 1 and (fewer > 0 or (fewer == 0 and place < order.index(experiment))):
@@ -185,10 +194,11 @@ class Tricks:
     def _details(self, experiment: str, trick: Trick) -> str:
         """The settings in which experiments with this trick differ among themselves."""
         value = self.values[experiment][trick]
+        several_ways = not isinstance(trick.letters, str)
         alike = {
             values[trick]
             for name, values in self.values.items()
-            if trick in self._on(name) and trick.short(values[trick]) == trick.short(value)
+            if (several_ways or trick in self._on(name)) and trick.short(values[trick]) == trick.short(value)
         }
         varying = [str(value[i]) for i in range(len(value)) if len({other[i] for other in alike}) > 1]
         return f"({', '.join(varying)})" if varying else ""

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from utils.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
@@ -34,6 +36,14 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_json(path: Path) -> dict:
+    """Read what `write_json` wrote; raises `UserError` if it is damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; train the run anew with --overwrite") from error
 
 
 def write_json(path: Path, content: dict | list) -> None:

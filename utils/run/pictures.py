@@ -1,5 +1,6 @@
 """The pictures of a run."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.run.files import replacing
+from utils.text import visible
 
 # From the Okabe-Ito palette, which people with any common colour blindness can tell apart.
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -18,8 +20,9 @@ rcParams["text.parse_math"] = False  # names of classes and runs may have dollar
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all."""
-    with replacing(path) as file:
+    """Write a picture, whole or not at all; letters that the font lacks are drawn as boxes."""
+    with replacing(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(file, format="png", dpi=120)
 
 
@@ -30,7 +33,7 @@ def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) 
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(visible(title))
     marker = "o" if len(epochs) <= 30 else ""
     for axes, quantity, label in zip(
         figure.subplots(1, 2),
@@ -82,11 +85,12 @@ def confusion_matrix(path: Path, confusion: np.ndarray, classes: Sequence[str], 
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, label="Share of the images of a class (%)", shrink=0.8)
-    axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(count), classes)
+    names = list(map(visible, classes))
+    axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count), names)
     axes.set_xlabel("Predicted class")
     axes.set_ylabel("True class")
-    axes.set_title(title)
+    axes.set_title(visible(title))
     if count <= 30:  # beyond that the numbers would not be readable
         for row, column in np.ndindex(count, count):
             colour = "white" if share[row, column] > 55 else "black"

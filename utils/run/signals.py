@@ -25,8 +25,15 @@ def catch(handler: Handler) -> dict[int, Handler]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     if before[signal.SIGHUP] == signal.SIG_IGN:
         del before[signal.SIGHUP]
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        for descriptor in terminals:  # which are gone, so that whoever writes to them would fail
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        handler(number, frame)
+
     for number in before:
-        signal.signal(number, handler)
+        signal.signal(number, hang_up if number == signal.SIGHUP and callable(handler) else handler)
     return before
 
 
@@ -42,7 +49,6 @@ class StopSignal:
         self.received: int | None = None
 
     def __enter__(self) -> "StopSignal":
-        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         self._before = catch(self._note)
         return self
 
@@ -51,9 +57,6 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:  # the terminal is gone, and whoever writes to it would fail
-            for terminal in self._terminals:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), terminal)
         if self.received is None:
             self.received, self._since = number, time.monotonic()
         elif time.monotonic() - self._since > ONE_WISH:
