@@ -219,11 +219,11 @@ def make_network(
             loaded = load_torchvision_weights(network, args.model)
         source, normalisation = loaded.describe(), loaded.normalisation
         for warning in loaded.warnings:
-            print(f"main.py: warning: {warning}", file=sys.stderr)
+            print(f"main.py: warning: {visible(warning)}", file=sys.stderr)
     else:
         source, normalisation = "from scratch", IMAGENET
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    print(f"network  {args.model}, {millions:.2f} M parameters; {source}")
+    print(f"network  {args.model}, {millions:.2f} M parameters; {visible(source)}")
     return network, normalisation
 
 

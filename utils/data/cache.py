@@ -23,6 +23,7 @@ from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
 from utils.run.files import replacing, write_json
+from utils.text import visible
 
 FORMAT = 2  # part of every fingerprint: raise it when `decode` or the layout of the file changes
 IMAGES_AT_ONCE = 256
@@ -83,7 +84,7 @@ def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[
                 _build(path, dataset, frame, shape, check)
                 for other in folder.glob(f"{series}-*.npy"):
                     if other != path:
-                        print(f"cache: the images changed; removed the outdated {other}")
+                        print(f"cache: the images changed; removed the outdated {visible(other)}")
                         other.unlink()
                 pixels = _map(path, shape)
     assert pixels is not None
@@ -107,7 +108,7 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         return None
     except Exception:
         pass  # whatever is wrong with the file, the answer is to build it again
-    print(f"cache: {path} is damaged; building it again")
+    print(f"cache: {visible(path)} is damaged; building it again")
     return None
 
 
@@ -121,7 +122,7 @@ def _locked(path: Path, check: Callable[[], None]) -> FileLock:
         except Timeout:
             check()
             if not waiting:
-                print(f"cache: waiting for another run that is building in {path.parent}")
+                print(f"cache: waiting for another run that is building in {visible(path.parent)}")
                 waiting = True
 
 

@@ -1,10 +1,14 @@
 """One image file to pixels."""
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+
+# Large photographs, transparent palettes, odd EXIF data: it reads them all, and warns once for each file.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 class UnreadableImage(Exception):
@@ -37,7 +41,7 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
             if frame.crop:
                 return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BILINEAR))
             return np.asarray(upright.resize(size, Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a stranger's file can fail in any way
         raise UnreadableImage(f"{path}: {' '.join(str(error).split())}") from error
 
 
