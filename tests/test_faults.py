@@ -1,7 +1,6 @@
 """What machines do to a run: kills, full disks, lost processes, closed terminals. Nothing of it is lost."""
 
 import errno
-import json
 import multiprocessing
 import os
 import pty
@@ -18,32 +17,9 @@ import torch
 
 import main
 from learning.fit import Fit
-from tests.conftest import ROOT, SMALL, Program
-from tests.test_resume import load, wait_for
+from tests.conftest import ROOT, TRICKED
+from tests.disturbed import CACHE, WORKERS, finish, load, wait_for
 from tests.test_trainer import assert_same
-
-FLAGS = (*SMALL, "--epochs", "8", "--optimizer", "ADAM", "--mixup", "0.2", "--ema", "0.9")
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory, shapes):
-    """The folder of an undisturbed run."""
-    program = Program(tmp_path_factory.mktemp("straight"), shapes)
-    assert program("run", *FLAGS) == 0
-    return program.run("run")
-
-
-def finish(program, straight, *flags):
-    """Resume to the end; the run must be the same, to the bit, as the undisturbed one."""
-    assert program("run", *flags, "--resume") == 0
-    for file in ("last.pt", "best.pt"):
-        assert_same(load(program.run("run") / file), load(straight / file))
-    assert (program.run("run") / "predictions.csv").read_text() == (straight / "predictions.csv").read_text()
-    results = [json.loads((run / "result.json").read_text()) for run in (program.run("run"), straight)]
-    for result in results:
-        del result["train_seconds"], result["images_per_second"]
-    assert results[0] == results[1]
-
 
 # Where a process kills itself: a function, and at its how-manieth call.
 MOMENTS = {
@@ -103,32 +79,33 @@ def server():
 
 def test_a_run_killed_at_every_kind_of_moment_goes_on_to_the_same_bits(program, straight, server):
     for moment, (place, name, call) in MOMENTS.items():
-        argv = program.arguments("run", *FLAGS, "--resume")
+        argv = program.arguments("run", *TRICKED, "--resume")
         process = server.Process(target=run_until, args=(argv, place, name, call))
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL, moment
-    finish(program, straight, *FLAGS)
+    finish(program, straight)
 
 
 def test_a_run_killed_thirty_times_at_random_goes_on_to_the_same_bits(program, straight, server):
+    """Its images come from the cache, and every other time from files through workers."""
     rng = random.Random(7)
     kills = 0
     while kills < 30:
-        process = server.Process(target=main.main, args=(program.arguments("run", *FLAGS, "--resume"),))
+        source = WORKERS if kills % 2 else CACHE
+        argv = program.arguments("run", *TRICKED, *source, "--resume")
+        process = server.Process(target=main.main, args=(argv,))
         process.start()
         time.sleep(rng.uniform(0, 1.2))
         if process.exitcode is None:
             process.kill()
             kills += 1
         process.join()
-        if (
-            program.run("run") / "result.json"
-        ).exists():  # finished between two kills: once more from the start
-            finish(program, straight, *FLAGS)
+        if (program.run("run") / "result.json").exists():  # it came to its end: once more from the start
+            finish(program, straight)
             shutil.rmtree(program.folder / "checkpoint")
-            shutil.rmtree(program.folder / "cache")
-    finish(program, straight, *FLAGS)
+            shutil.rmtree(program.folder / "cache", ignore_errors=True)
+    finish(program, straight)
 
 
 class FullDisk:
@@ -166,7 +143,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_is_whole(program, straight
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            program("run", *FLAGS)
+            program("run", *TRICKED)
         monkeypatch.undo()
         before = load(program.run("run") / "last.pt")
 
@@ -176,7 +153,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_is_whole(program, straight
 
     monkeypatch.setattr("utils.run.files.open", on_a_full_disk, raising=False)
     capsys.readouterr()
-    assert program("run", *FLAGS, "--resume") == 2
+    assert program("run", *TRICKED, "--resume") == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert f"{name}: No space left on device" in err
@@ -185,7 +162,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_is_whole(program, straight
     if name == "last.pt":
         assert_same(load(program.run("run") / "last.pt"), before)
     monkeypatch.undo()
-    finish(program, straight, *FLAGS)
+    finish(program, straight)
 
 
 def test_a_full_disk_is_named_when_tensorboard_meets_it(program, straight, capsys, monkeypatch):
@@ -193,14 +170,14 @@ def test_a_full_disk_is_named_when_tensorboard_meets_it(program, straight, capsy
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tensorboard.compat.tensorflow_stub.io.gfile.LocalFileSystem._write", full)
-    assert program("run", *FLAGS) == 2
+    assert program("run", *TRICKED) == 2
     err = capsys.readouterr().err
     assert err == (
         f"main.py: {program.run('run')}: No space left on device; what was saved before is whole: "
         "make room and go on with --resume\n"
     )
     monkeypatch.undo()
-    finish(program, straight, *FLAGS)
+    finish(program, straight)
 
 
 def test_a_cache_that_does_not_fit_is_told_before_it_is_built(program, straight, capsys, monkeypatch):
@@ -208,22 +185,22 @@ def test_a_cache_that_does_not_fit_is_told_before_it_is_built(program, straight,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    assert program("run", *FLAGS) == 2
+    assert program("run", *TRICKED) == 2
     assert "the decoded cache needs 0.00 GB in" in capsys.readouterr().err
     assert not program.run("run").exists()
     assert not list((program.folder / "cache").glob("*.npy"))
     monkeypatch.undo()
-    finish(program, straight, *FLAGS)
+    finish(program, straight)
 
 
 def test_a_killed_worker_ends_the_run_in_one_line(program, straight):
-    process = program.start("run", *FLAGS, "--cache", "off", "--num_workers", "2", "--epochs", "10000")
+    process = program.start("run", *TRICKED, *WORKERS, "--epochs", "10000")
     wait_for(process, "1/10000 |")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [int(pid) for pid in children if b"main.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(workers[0], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err.count("\n")) == (1, 1)
+    assert (process.returncode, err.count("\n")) == (1, 1), err
     assert "a process that decodes images was killed" in err
     assert load(program.run("run") / "last.pt")["epoch"] >= 1
 
@@ -234,7 +211,7 @@ def test_an_unforeseen_error_ends_a_run_with_workers(program, monkeypatch):
         "import main, sys, learning.fit\n"
         "def broken(self): raise ZeroDivisionError\n"
         "learning.fit.Fit._finish_epoch = broken\n"
-        f"main.main({program.arguments('run', *FLAGS, '--cache', 'off', '--num_workers', '2')!r})\n"
+        f"main.main({program.arguments('run', *TRICKED, '--cache', 'off', '--num_workers', '2')!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
@@ -247,7 +224,7 @@ def test_too_little_memory_says_the_batch_size_and_what_to_try(program, capsys, 
         raise error
 
     monkeypatch.setattr("learning.trainer.Trainer.train_step", greedy)
-    assert program("run", *FLAGS) == 1
+    assert program("run", *TRICKED) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "too little memory for --batch_size 16; start anew with a smaller one" in err
@@ -259,14 +236,14 @@ def test_other_errors_are_not_taken_for_want_of_memory(program, monkeypatch):
 
     monkeypatch.setattr("learning.trainer.Trainer.train_step", broken)
     with pytest.raises(RuntimeError, match="shapes"):
-        program("run", *FLAGS)
+        program("run", *TRICKED)
 
 
 def test_a_closed_terminal_saves_in_the_middle_of_an_epoch(program, straight):
     """The run talks to a terminal of its own, with a progress bar, and the terminal is closed."""
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, str(ROOT / "main.py"), *program.arguments("run", *FLAGS)])
+        os.execv(sys.executable, [sys.executable, str(ROOT / "main.py"), *program.arguments("run", *TRICKED)])
     shown = b""
     while b"2/8" not in shown:
         shown += os.read(terminal, 1000)
@@ -274,20 +251,20 @@ def test_a_closed_terminal_saves_in_the_middle_of_an_epoch(program, straight):
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
     assert b"\x1b" not in shown or b"step" in shown
-    finish(program, straight, *FLAGS)
+    finish(program, straight)
 
 
 def test_a_clock_that_goes_back_changes_nothing(program, straight, monkeypatch):
     times = iter(range(2**31, 0, -3600))  # an hour back at each look
     monkeypatch.setattr("time.time", lambda: float(next(times)))
-    assert program("run", *FLAGS) == 0
-    finish(program, straight, *FLAGS)
+    assert program("run", *TRICKED) == 0
+    finish(program, straight)
     events = list(program.run("run").glob("events.out.tfevents.*"))
     assert events
 
 
 def test_a_folder_that_is_removed_is_told_in_one_line(program, straight):
-    process = program.start("run", *FLAGS, "--epochs", "10000")
+    process = program.start("run", *TRICKED, "--epochs", "10000")
     wait_for(process, "1/10000 |")
     while program.run("run").exists():  # the run may be writing a file at that moment
         shutil.rmtree(program.run("run"), ignore_errors=True)
@@ -295,4 +272,4 @@ def test_a_folder_that_is_removed_is_told_in_one_line(program, straight):
     assert (process.returncode, err.count("\n")) == (2, 1)
     assert "No such file or directory" in err
     assert str(program.run("run")) in err
-    finish(program, straight, *FLAGS)
+    finish(program, straight)

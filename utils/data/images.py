@@ -107,6 +107,7 @@ def _leave_signals_to_the_run(worker: int) -> None:
 @atexit.register
 def _end_workers() -> None:
     """At exit multiprocessing would send workers the SIGTERM that they ignore, and wait for them for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch complains of workers that end
     for process in multiprocessing.active_children():
         process.kill()
 
