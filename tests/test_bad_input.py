@@ -194,9 +194,11 @@ def test_a_test_image_that_is_trained_on_is_told_by_name(data, program, capsys):
 def test_only_the_same_bytes_in_other_splits_are_leaks(data):
     folder = data / "train/plain"
     shutil.copy(folder / "000.png", folder / "twice.png")  # both for training
-    content = bytearray((data / "train/circle/000.png").read_bytes())
-    content[20] ^= 1  # as long, with the same end
-    (data / "test/circle/other.png").write_bytes(content)
+    Image.effect_noise((90, 90), 50).save(data / "train/circle/noise.bmp")
+    content = bytearray((data / "train/circle/noise.bmp").read_bytes())
+    content[2000] ^= 1  # as long, with the same end
+    assert len(content) > 2000 + 4096
+    (data / "test/circle/other.bmp").write_bytes(content)
     assert leaks(find_dataset(data, seed=42)) == []
 
 
