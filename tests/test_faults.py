@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from learning.fit import Fit
 from tests.conftest import ROOT, TRICKED
 from tests.disturbed import CACHE, WORKERS, finish, load, wait_for
 from tests.test_trainer import assert_same
+from utils.report.__main__ import main as report
 
 # Where a process kills itself: a function, and at its how-manieth call.
 MOMENTS = {
@@ -41,8 +43,8 @@ MOMENTS = {
 }
 
 
-def run_until(argv: list[str], place: str, name: str, call: int) -> None:
-    """Run main.py in a process that kills itself at that call of a function."""
+def run_until(program: Callable, argv: list[str], place: str, name: str, call: int) -> None:
+    """Run a command line in a process that kills itself at that call of a function."""
     import importlib
 
     parts = place.split(".")
@@ -64,7 +66,7 @@ def run_until(argv: list[str], place: str, name: str, call: int) -> None:
         return function(*args, **kwargs)
 
     setattr(owner, name, counted)
-    main.main(argv)
+    program(argv)
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +82,25 @@ def server():
 def test_a_run_killed_at_every_kind_of_moment_goes_on_to_the_same_bits(program, straight, server):
     for moment, (place, name, call) in MOMENTS.items():
         argv = program.arguments("run", *TRICKED, "--resume")
-        process = server.Process(target=run_until, args=(argv, place, name, call))
+        process = server.Process(target=run_until, args=(main.main, argv, place, name, call))
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL, moment
     finish(program, straight)
+
+
+@pytest.mark.parametrize(("name", "call"), [("replacing", 1), ("page.render", 1), ("pictures.cost", 1)])
+def test_a_report_killed_on_the_way_is_written_by_the_next_call(straight, tmp_path, server, name, call):
+    def written(output):
+        assert report([str(straight.parent), "--output", str(output)]) == 0
+        return {path.name: path.read_bytes() for path in output.iterdir()}
+
+    argv = [str(straight.parent), "--output", str(tmp_path / "killed")]
+    process = server.Process(target=run_until, args=(report, argv, "utils.report.__main__", name, call))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert written(tmp_path / "killed") == written(tmp_path / "straight")
 
 
 def test_a_run_killed_thirty_times_at_random_goes_on_to_the_same_bits(program, straight, server):

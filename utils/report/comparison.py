@@ -84,9 +84,7 @@ class Evidence:
         return next(iter(self.accuracies.values())).images
 
     def _common_seeds(self, names: Sequence[str]) -> list[int]:
-        return (
-            sorted(set.intersection(*(set(self.experiments[name].runs) for name in names))) if names else []
-        )
+        return sorted(set.intersection(*(set(self.experiments[name].runs) for name in names)))
 
     def _relative(self, name: str) -> str | None:
         return self.tricks.relative(

@@ -9,9 +9,7 @@ from types import FrameType
 from utils.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ONE_WISH = (
-    1.0  # seconds within which several signals mean the same, as from the terminal and a parent process
-)
+ONE_WISH = 1.0  # seconds within which several signals are one, told by the terminal and a parent process
 
 Handler = Callable[[int, FrameType | None], None] | int | None
 
