@@ -147,43 +147,49 @@ class FullDisk:
         return getattr(self.file, name)
 
 
-WRITTEN = ("args.json", "best.pt", "last.pt", "log.csv", "learning_curve.png", "confusion_matrix.png")
+# In the order in which a run comes to them.
+WRITTEN = ("args.json", "best.pt", "last.pt", "log.csv", "predictions.csv", "learning_curve.png")
 
 
-@pytest.mark.parametrize("name", [*WRITTEN, "predictions.csv", "result.json"])
-def test_a_full_disk_is_named_and_the_last_checkpoint_is_whole(program, straight, capsys, monkeypatch, name):
-    early = name in ("args.json", "best.pt")
-    if not early:  # it fills up after two epochs
-        trained = Fit._finish_epoch
-        monkeypatch.setattr(
-            Fit, "_finish_epoch", lambda fit: trained(fit) if len(fit.history) < 2 else stop_here(fit)
-        )
+def test_a_full_disk_is_named_and_the_last_checkpoint_is_whole(program, straight, capsys, monkeypatch):
+    """One run that meets a full disk at each file it writes, and each time goes on when there is room."""
+    run = program.run("run")
+    for name in (*WRITTEN, "confusion_matrix.png", "result.json"):
 
-        def stop_here(fit):
-            raise KeyboardInterrupt
+        def on_a_full_disk(path, *args, name=name, **kwargs):
+            file = open(path, *args, **kwargs)  # noqa: SIM115
+            room = 1000 if name.endswith(".pt") else 10  # torch makes another error of a later write
+            return FullDisk(file, room) if Path(path).name == f".{name}.part" else file
 
-        with pytest.raises(KeyboardInterrupt):
-            program("run", *TRICKED)
-        monkeypatch.undo()
-        before = load(program.run("run") / "last.pt")
-
-    def on_a_full_disk(path, *args, **kwargs):
-        file = open(path, *args, **kwargs)  # noqa: SIM115
-        room = 1000 if name.endswith(".pt") else 10  # torch makes another error of a later write
-        return FullDisk(file, room) if Path(path).name == f".{name}.part" else file
-
-    monkeypatch.setattr("utils.run.files.open", on_a_full_disk, raising=False)
-    capsys.readouterr()
-    assert program("run", *TRICKED, "--resume") == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert f"{name}: No space left on device" in err
-    assert "--resume" in err
-    assert not list(program.run("run").glob(".*.part"))
-    if name == "last.pt":
-        assert_same(load(program.run("run") / "last.pt"), before)
-    monkeypatch.undo()
+        before = load(run / "last.pt") if (run / "last.pt").exists() else None
+        with monkeypatch.context() as patch:
+            patch.setattr("utils.run.files.open", on_a_full_disk, raising=False)
+            capsys.readouterr()
+            assert program("run", *TRICKED, "--resume") == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert f"{name}: No space left on device" in err
+        assert "--resume" in err
+        assert not list(run.glob(".*.part"))
+        if before:
+            after = load(run / "last.pt")
+            assert after["step"] >= before["step"]
+            if name == "last.pt":
+                assert_same(after, before)
+        if name == "best.pt":  # so that there is a checkpoint to spoil
+            monkeypatch.setattr(Fit, "_finish_epoch", stop_after_the_first(Fit._finish_epoch))
+            with pytest.raises(KeyboardInterrupt):
+                program("run", *TRICKED, "--resume")
+            monkeypatch.undo()
     finish(program, straight)
+
+
+def stop_after_the_first(finish_epoch):
+    def stop(fit):
+        finish_epoch(fit)
+        raise KeyboardInterrupt
+
+    return stop
 
 
 def test_a_full_disk_is_named_when_tensorboard_meets_it(program, straight):

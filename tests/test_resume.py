@@ -11,8 +11,8 @@ from tests.disturbed import CACHE, WORKERS, finish, load, wait_for
 
 @pytest.mark.parametrize(
     ("number", "code", "source"),
-    [(signal.SIGINT, 130, CACHE), (signal.SIGTERM, 143, WORKERS), (signal.SIGINT, 130, WORKERS)],
-    ids=["INT", "TERM with workers", "INT with workers"],
+    [(signal.SIGINT, 130, CACHE), (signal.SIGTERM, 143, WORKERS)],
+    ids=["INT", "TERM with workers"],
 )
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(
     program, straight, number, code, source
