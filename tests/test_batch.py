@@ -75,6 +75,11 @@ def test_flags_for_all_come_before_an_experiments_own():
     assert (args.optimizer, args.epochs, args.checkpoint_name) == ("RADAM", 3, "a")
 
 
+def test_help_tells_what_a_list_is(capsys):
+    assert batch.main(["--help"], "") == 0
+    assert "< LIST" in capsys.readouterr().out
+
+
 def test_each_seed_has_runs_of_its_own():
     commands = batch.make_commands({"a": [], "b": []}, [], ["0", "7"])
     assert list(commands) == ["a/seed0", "b/seed0", "a/seed7", "b/seed7"]  # one seed's table is whole early

@@ -33,6 +33,9 @@ Commands = dict[str, list[str]]  # the flags of each run, by its name, in the or
 
 def main(argv: Sequence[str], text: str) -> int:
     """Run the experiments of the list `text` with the flags `argv`; returns the exit code."""
+    if {"-h", "--help"} & set(argv):
+        print(f"{__doc__}\nThe flags are those of main.py: python main.py --help.")
+        return 0
     extra = [flag for flag in argv if flag != "--dry_run"]
     try:
         seeds, cards = words("SEEDS", r"\d+"), words("GPUS", r"[\w-]+")
