@@ -228,11 +228,36 @@ def test_a_cache_that_does_not_fit_is_told_before_it_is_built(program, straight,
     finish(program, straight)
 
 
+def workers_of(process) -> list[int]:
+    """The processes that decode images for a run."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"main.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_workers_end_when_the_run_is_killed(program):
+    process = program.start("run", *TRICKED, *WORKERS, "--epochs", "10000")
+    wait_for(process, "1/10000 |")
+    workers = workers_of(process)
+    assert len(workers) == 2
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 15  # they look for the run every five seconds
+    while time.monotonic() < end and any(is_running(pid) for pid in workers):
+        time.sleep(0.1)
+    assert not any(is_running(pid) for pid in workers)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_a_killed_worker_ends_the_run_in_one_line(program, straight):
     process = program.start("run", *TRICKED, *WORKERS, "--epochs", "10000")
     wait_for(process, "1/10000 |")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [int(pid) for pid in children if b"main.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = workers_of(process)
     os.kill(workers[0], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.count("\n")) == (1, 1), err

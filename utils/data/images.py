@@ -8,6 +8,7 @@ import atexit
 import mmap
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -90,6 +91,8 @@ class DecodedImages(TorchDataset):
             sampler=index_lists,  # type: ignore[arg-type]  # any iterable serves, a length is not asked for
             batch_size=None,
             num_workers=self.num_workers,
+            # Forks end when the run is killed; what a fork server starts, Python 3.14's choice, does not.
+            multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # workers draw nothing; this keeps torch's global state untouched
         )
