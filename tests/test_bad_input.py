@@ -87,6 +87,19 @@ def test_folders(data, program, capsys, spoil, named):
     assert not (program.folder / "checkpoint").exists()
 
 
+def test_one_image_in_every_class_is_too_few(data, program, capsys):
+    for folder in (data / "train").iterdir():
+        for path in sorted(folder.iterdir())[1:]:
+            path.unlink()
+    assert program("run", *SMALL) == 2
+    assert "none to validate on" in told(capsys)
+
+
+def test_more_workers_than_cores_are_taken_without_a_word(data, program, capfd):
+    assert program("run", *SMALL, "--cache", "off", "--num_workers", "9") == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_fewer_images_than_a_batch_are_one_batch(data, program):
     assert program("run", *SMALL, "--batch_size", "1000") == 0
     assert load_checkpoint(program.run("run") / "last.pt")["step"] == 2  # in two epochs
@@ -334,6 +347,9 @@ def test_checkpoints_that_do_not_belong_are_refused(data, program, capsys, tmp_p
     assert "last.pt is damaged" in answer("--resume")
     save_checkpoint(run / "last.pt", {**content, "format": 99})
     assert "newer version" in answer("--resume")
+    del content["flags"]
+    save_checkpoint(run / "last.pt", content)
+    assert "last.pt lacks 'flags'" in answer("--resume")
     (run / "last.pt").write_bytes(whole)
     assert program("run", "--resume") == 0
 
@@ -341,10 +357,11 @@ def test_checkpoints_that_do_not_belong_are_refused(data, program, capsys, tmp_p
 @pytest.mark.parametrize("file", ["args.json", "result.json"])
 def test_a_finished_run_with_damaged_records_is_told(program, capsys, file):
     assert program("run", *SMALL) == 0
-    (program.run("run") / file).write_text('{"flags": ')
-    capsys.readouterr()
-    assert program("run", "--resume") == 2
-    assert file in told(capsys)
+    for content in ('{"flags": ', "{}", "[]", "3"):
+        (program.run("run") / file).write_text(content)
+        capsys.readouterr()
+        assert program("run", "--resume") == 2
+        assert file in told(capsys)
 
 
 def test_the_seed_makes_no_difference_to_what_is_skipped(data, tmp_path):

@@ -26,9 +26,14 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
-def explain(error: OSError, place: Path, then: str) -> UserError:
-    """What the system refused, in words that name the file, or else the `place`, and what to do `then`."""
-    what = f"{error.filename or place}: {error.strerror or error}"
+def explain(error: OSError, folder: Path, then: str) -> UserError:
+    """What the system refused, in words that name the file and what to do `then`.
+
+    A file that could take no more may not have said which it is; it is one in `folder`.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(f"{what}; what was saved before is whole: make room and {then}")
-    return UserError(f"{what}; put that right and {then}")
+        full = f"{error.filename or folder}: {error.strerror}"
+        return UserError(f"{full}; what was saved before is whole: make room and {then}")
+    return UserError(
+        f"{error.filename or 'the output'}: {error.strerror or error}; put that right and {then}"
+    )

@@ -90,6 +90,10 @@ def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Datase
         train, val = stratified_split(
             all_labels[splits["train"]], VALIDATION_FRACTION, generator(seed, "split")
         )
+        if not len(val):
+            raise UserError(
+                f"{folders['train']} has one image in each class, so none to validate on; add more"
+            )
         splits = {"train": splits["train"][train], "val": splits["train"][val], "test": splits["test"]}
     return Dataset(root, classes, tuple(files), all_labels, splits)
 

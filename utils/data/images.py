@@ -9,6 +9,7 @@ import mmap
 import multiprocessing
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,9 @@ from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
 from utils.run.signals import catch
+
+# More workers than cores are the person's choice.
+warnings.filterwarnings("ignore", "This DataLoader will create")
 
 
 class ImageSource(Protocol):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from utils.errors import UserError
-from utils.run.files import replacing
+from utils.run.files import Record, replacing
 
 FORMAT = 1
 
@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, content: dict) -> None:
             raise
 
 
-def load_checkpoint(path: Path) -> dict:
+def load_checkpoint(path: Path) -> Record:
     """Read a checkpoint, its tensors into host memory; raises `UserError` if it is not one."""
     try:
         with zipfile.ZipFile(path) as records:
@@ -40,4 +40,4 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"{path} is not a checkpoint of this program")
     if content["format"] > FORMAT:
         raise UserError(f"{path} was written by a newer version of this program; update, or train anew")
-    return content
+    return Record(path, content)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from utils.errors import UserError
 
@@ -38,11 +38,22 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
         os.close(folder)
 
 
-def read_json(path: Path) -> dict:
+class Record(dict):
+    """The content of a file by its keys; a key that is not there is a `UserError` that names the file."""
+
+    def __init__(self, path: Path, content: dict):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise UserError(f"{self.path} lacks {key!r}, which this program writes there; train the run anew")
+
+
+def read_json(path: Path) -> Record:
     """Read what `write_json` wrote; raises `UserError` if it is damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        return Record(path, json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged; train the run anew with --overwrite") from error
 
 
