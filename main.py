@@ -54,23 +54,31 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
 
     from learning.setup import assemble, make_fit, make_trainer
     from learning.tricks import active_tricks, lines
-    from utils.run.checkpoint import load_checkpoint
+    from utils.run.checkpoint import contents_told, load_checkpoint
     from utils.run.failures import failures_told
     from utils.run.log import RunLog
     from utils.run.results import write_results
 
     checkpoint = None
-    if args.resume and (folder / "last.pt").exists():
+    started = (folder / "last.pt").exists()
+    # In the first epoch best.pt is written before last.pt; later the two are there together.
+    alone = args.resume and not started and (folder / "best.pt").exists()
+    if alone and load_checkpoint(folder / "best.pt")["epoch"] > 1:
+        raise UserError(f"{folder.path} has lost its last.pt; --overwrite starts anew, and removes best.pt")
+    if args.resume and started:
         checkpoint = load_checkpoint(folder / "last.pt")
         args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
     elif problem := options.contradiction(args):
         raise UserError(problem)
-    parts = assemble(args, checkpoint, check)
-    trainer = make_trainer(parts)
+    with failures_told(args.batch_size):
+        parts = assemble(args, checkpoint, check)
+        trainer = make_trainer(parts)
     about = {"flags": options.run_flags(args), **parts.about()}
 
-    with folder.claim(), failures_told(parts.device, args.batch_size):
+    with folder.claim(), failures_told(args.batch_size):
         if checkpoint is None:
+            if (folder / "last.pt").exists() and not started:
+                folder.refuse_another_run()  # which another process has started meanwhile
             folder.clear()
         try:
             first_step = checkpoint["step"] if checkpoint else None
@@ -79,13 +87,15 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
                 tricks = active_tricks(fit, views=len(parts.views))
                 print(lines(tricks))
                 if checkpoint:
-                    fit.load_state_dict(checkpoint)
+                    with contents_told(folder / "last.pt"):
+                        fit.load_state_dict(checkpoint)
                 else:
                     write_json(folder / "args.json", {**about, "tricks": tricks})
                 fit.run()
             last = parts.evaluate(parts.network, "test")
             best = load_checkpoint(folder / "best.pt")
-            parts.network.load_state_dict(best["network"])
+            with contents_told(folder / "best.pt"):
+                parts.network.load_state_dict(best["network"])
             test = parts.evaluate(parts.network, "test")
             write_results(folder, parts.dataset, parts.skipped, fit.history, best["best"], test, last)
         except Interrupted as stopped:
@@ -97,15 +107,17 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
 def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
     """Test the best weights of a run again."""
     from learning.setup import assemble
-    from utils.run.checkpoint import load_checkpoint
+    from utils.run.checkpoint import contents_told, load_checkpoint
     from utils.run.failures import failures_told
     from utils.run.results import test_figures
 
     checkpoint = load_checkpoint(folder / "best.pt")
     args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
-    parts = assemble(args, checkpoint, check)
-    parts.network.load_state_dict(checkpoint["network"])
-    with failures_told(parts.device, args.batch_size):
+    with failures_told(args.batch_size):
+        parts = assemble(args, checkpoint, check)
+    with contents_told(folder / "best.pt"):
+        parts.network.load_state_dict(checkpoint["network"])
+    with failures_told(args.batch_size):
         evaluation = parts.evaluate(parts.network, "test")
     write_json(folder / "evaluation.json", test_figures(evaluation, parts.dataset.classes))
     print(f"test accuracy {evaluation.accuracy:.2f} % with the weights of epoch {checkpoint['epoch']}")
@@ -119,5 +131,9 @@ def say_finished(args: Namespace, folder: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # whoever reads a pipe sees each line when it is printed
-    sys.exit(main())
+    if sys.stdout:  # whoever reads a pipe sees each line when it is printed, in letters that it takes
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before signals are handled
+        sys.exit(130)

@@ -49,7 +49,7 @@ below_one = number(float, 0, 1, below_high=True)
 
 def device_name(text: str) -> str:
     """The type of --device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
     return text
 

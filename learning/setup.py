@@ -38,14 +38,14 @@ from learning.trainer import Trainer
 from network import build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
-from utils.data.cache import unreadable_images
+from utils.data.cache import check_images, unreadable_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, find_dataset
 from utils.data.images import open_images
 from utils.data.leaks import leaks
 from utils.errors import UserError
-from utils.run.checkpoint import load_checkpoint, save_checkpoint
+from utils.run.checkpoint import contents_told, load_checkpoint, save_checkpoint
 from utils.run.device import choose_device, choose_precision, configure, describe
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
@@ -172,6 +172,8 @@ def find_data(
             dataset, frame, Path(args.cache_dir) if args.cache == "disk" else None, check
         )
         dataset = find_dataset(root, args.seed, without=set(skipped))
+    elif args.cache == "off" and not checkpoint:  # else a bad test image would be met when all is trained
+        check_images(dataset, frame, check)
     if checkpoint and not args.evaluate and dataset.identity() != checkpoint["images"]:
         raise UserError(f"the images in {root} changed since the run started; train anew with --overwrite")
     sizes = dataset.sizes()
@@ -236,9 +238,10 @@ def make_teacher(args: Namespace, dataset: Dataset, normalise: Normalise, device
     checkpoint = load_checkpoint(path)
     if checkpoint["classes"] != list(dataset.classes):
         raise UserError(f"--teacher {path} was trained on other classes; name a run on these")
-    flags = checkpoint["flags"]
-    network = build_network(flags["model"], len(dataset.classes), norm=flags["norm"])
-    network.load_state_dict(checkpoint["network"])
+    with contents_told(path):
+        flags = checkpoint["flags"]
+        network = build_network(flags["model"], len(dataset.classes), norm=flags["norm"])
+        network.load_state_dict(checkpoint["network"])
     with path.open("rb") as file:
         fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
     return Teacher(

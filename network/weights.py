@@ -70,6 +70,14 @@ def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"weights file {path} holds no dictionary of tensors by name")
+    try:
+        return _translate_and_fill(network, content, path)
+    except (AttributeError, TypeError, IndexError, ValueError) as error:
+        raise WeightsError(f"weights file {path} holds something else than tensors by name") from error
+
+
+def _translate_and_fill(network: nn.Module, content: dict, path: str | Path) -> LoadedWeights:
+    """Fill the network from the content of a file of one of the known kinds."""
     if {"network", "normalisation"} <= content.keys():
         normalisation = Normalisation(*(tuple(part) for part in content["normalisation"]))
         return _fill(network, content["network"], f"the checkpoint {path}", normalisation)

@@ -1,5 +1,6 @@
 """What people give a run: each mistake is answered in one line that names the thing, with exit code 2."""
 
+import errno
 import json
 import os
 import re
@@ -150,7 +151,7 @@ def spoil_images(root) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("cache", ["disk", "ram"])
+@pytest.mark.parametrize("cache", ["disk", "ram", "off"])
 def test_images_that_cannot_be_read_are_all_named_at_once(data, program, capsys, cache):
     names = spoil_images(data)
     assert program("run", *SMALL, "--cache", cache) == 2
@@ -373,3 +374,127 @@ def test_the_seed_makes_no_difference_to_what_is_skipped(data, tmp_path):
     assert parts[0].skipped == parts[1].skipped
     assert parts[0].dataset.files == parts[1].dataset.files
     assert torch.equal(next(parts[0].loader([np.arange(4)]))[0], next(parts[1].loader([np.arange(4)]))[0])
+
+
+def test_what_may_be_read_tomorrow_is_not_noted_as_unreadable(data, program, monkeypatch):
+    real = Image.open
+
+    def refused(path, **kwargs):
+        if path.name == "000.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.data.decode.Image.open", refused)
+        assert program("refused", *SMALL, "--skip_corrupt") == 0
+    assert program("allowed", *SMALL, "--skip_corrupt") == 0
+    results = [json.loads((program.run(name) / "result.json").read_text()) for name in ("refused", "allowed")]
+    assert [result["skipped_images"] for result in results] == [6, 0]
+
+
+@pytest.mark.parametrize("content", ["", "5", "[5]", '{"a": 1}'])
+def test_a_damaged_note_of_unreadable_images_is_made_anew(data, program, content):
+    names = spoil_images(data)
+    assert program("one", *SMALL, "--skip_corrupt") == 0
+    (note,) = (program.folder / "cache").glob("*.unreadable.json")
+    note.write_text(content)
+    assert program("two", *SMALL, "--skip_corrupt") == 0
+    assert json.loads((program.run("two") / "args.json").read_text())["skipped_images"] == names
+
+
+def test_folders_may_be_links_and_may_lead_back_and_pipes_are_no_images(data, tmp_path):
+    files = len(find_dataset(data, seed=42).files)
+    write_images(tmp_path / "elsewhere", 2, seed=3)
+    (data / "train/plain/linked").symlink_to(tmp_path / "elsewhere/plain")
+    (data / "train/plain/back").symlink_to(data / "train/plain")
+    os.mkfifo(data / "train/plain/pipe.png")
+    assert len(find_dataset(data, seed=42).files) == files + 2
+
+
+def test_a_folder_that_may_not_be_read_is_named(data, program, capsys, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("plain"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refused)
+    assert program("run", *SMALL) == 2
+    assert "train/plain: Permission denied" in told(capsys)
+
+
+def test_a_data_folder_with_a_strange_or_long_name_has_a_cache(data, program):
+    for name in ("a**b[c]", "x" * 240):
+        program.data = data.with_name(name)
+        data.rename(program.data)
+        data = program.data
+        assert program(name[:9], *SMALL) == 0
+
+
+def test_one_image_at_a_time_is_too_little_for_batch_norm(data, program, capsys):
+    assert program("run", *SMALL, "--batch_size", "1") == 1
+    assert "batch norm cannot be trained on one image at a time" in told(capsys)
+
+
+def test_a_cache_that_does_not_fit_into_memory_is_told(data, program, capsys, monkeypatch):
+    empty = np.empty
+
+    def full(shape, *args, **kwargs):
+        if np.shape(shape) == (4,):
+            raise MemoryError("Unable to allocate 28.2 GiB")
+        return empty(shape, *args, **kwargs)
+
+    monkeypatch.setattr("utils.data.cache.np.empty", full)
+    assert program("run", *SMALL, "--cache", "ram") == 2
+    assert "use --cache disk" in told(capsys)
+
+
+@pytest.mark.parametrize("name", ["cuda:01", "cuda:١", "cuda:128", "cuda:-1", "gpu", "cuda:"])
+def test_a_device_that_cannot_be_is_refused(name, capsys):
+    with pytest.raises(SystemExit):
+        options.parse_args(["--checkpoint_name", "x", "--device", name])
+    assert "--device" in capsys.readouterr().err
+
+
+def test_the_weights_of_another_network_in_a_runs_place_are_told(program, capsys):
+    assert program("run", *SMALL) == 0
+    assert program("other", *SMALL, "--model", "ResNet18") == 0
+    best = program.run("run") / "best.pt"
+    flags = load_checkpoint(best)["flags"]
+    save_checkpoint(best, {**load_checkpoint(program.run("other") / "best.pt"), "flags": flags})
+    capsys.readouterr()
+    assert program("run", "--evaluate") == 2
+    assert "best.pt holds another network than its flags say" in told(capsys)
+    assert program("student", *SMALL, "--teacher", str(best)) == 2
+    assert "best.pt holds another network" in told(capsys)
+
+
+def test_a_run_that_lost_its_last_checkpoint_keeps_its_best(program, capsys):
+    assert program("run", *SMALL, "--learning_rate", "0.001") == 0
+    run = program.run("run")
+    content = load_checkpoint(run / "best.pt")
+    save_checkpoint(run / "best.pt", {**content, "epoch": 2})
+    for name in ("last.pt", "result.json"):
+        (run / name).unlink()
+    capsys.readouterr()
+    assert program("run", "--resume") == 2
+    assert "has lost its last.pt" in told(capsys)
+    assert (run / "best.pt").exists()
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_kept(program, capsys, monkeypatch):
+    from utils.run.folder import RunFolder
+
+    claim, rival = RunFolder.claim, []
+
+    def late(folder):
+        if not rival:
+            rival.append(1)
+            assert program("run", *SMALL) == 0
+        return claim(folder)
+
+    monkeypatch.setattr(RunFolder, "claim", late)
+    assert program("run", *SMALL, "--epochs", "3") == 2
+    assert "holds a run already" in told(capsys)
+    assert len((program.run("run") / "log.csv").read_text().splitlines()) == 3

@@ -105,6 +105,7 @@ def test_each_seed_has_runs_of_its_own():
         ([], "a", {"SEEDS": "1 1"}, "SEEDS"),
         ([], "a", {"GPUS": "0;1"}, "GPUS"),
         ([], "../a", {}, "../a"),
+        ([], "a\0b", {}, "no text"),
         (["--data_dir", "nowhere"], "a", {}, "nowhere"),
     ],
 )

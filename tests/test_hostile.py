@@ -1,17 +1,19 @@
 """Files that mean harm: code in weights, images that explode, names that would run somewhere."""
 
+import csv
+import os
 import pickle
 import shutil
 import struct
-import warnings
+import subprocess
+import sys
 import zlib
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import CLASSES, SMALL, write_images
+from tests.conftest import CLASSES, ROOT, SMALL, write_images
 from tests.test_bad_input import data, told  # noqa: F401
 from tests.test_weights import Touch
 from utils.data.decode import Frame, UnreadableImage, decode
@@ -76,15 +78,45 @@ def test_text_that_explodes_is_refused(tmp_path):
         decode(tmp_path / "text.png", Frame(8))
 
 
-def test_large_photographs_are_read_without_a_warning(tmp_path, monkeypatch):
+def test_large_photographs_and_transparent_palettes_are_read_without_a_word(tmp_path):
+    """In a process of its own, since pytest has its own ways with warnings."""
     Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / "large.png")
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", 1000
-    )  # Pillow warns from here, and refuses from twice that
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", module="PIL")  # as the module has it
-        assert (decode(tmp_path / "large.png", Frame(8)) == (1, 2, 3)).all()
+    Image.effect_noise((16, 16), 90).convert("P").save(tmp_path / "clear.png", transparency=bytes(range(256)))
+    code = (
+        "import sys; from pathlib import Path; from PIL import Image\n"
+        "from utils.data.decode import Frame, decode\n"
+        "Image.MAX_IMAGE_PIXELS = 1000  # Pillow warns from here, and refuses from twice that\n"
+        "for name in ('large.png', 'clear.png'): print(decode(Path(sys.argv[1], name), Frame(8))[0, 0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("[1 2 3]")
+    assert done.stderr == ""
+
+
+def test_no_image_starts_another_program(tmp_path, monkeypatch):
+    """For PostScript Pillow would run Ghostscript, whatever the file is called."""
+    mark = tmp_path / "gs_ran"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {mark}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.jpg")
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "x.jpg", Frame(8))
+    assert not mark.exists()
+
+
+def test_a_class_that_is_a_formula_is_text_in_a_spreadsheet(tmp_path, program):
+    formula = "=cmd|'calc'!A0"
+    for split, count in (("train", 4), ("test", 2)):
+        write_images(tmp_path / "data" / split, count, seed=0)
+        (tmp_path / "data" / split / "plain").rename(tmp_path / "data" / split / formula)
+    program.data = tmp_path / "data"
+    assert program("run", *SMALL) == 0
+    with open(program.run("run") / "predictions.csv", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert f"'{formula}" in cells
+    assert not any(cell.startswith("=") for cell in cells)
 
 
 def test_names_show_as_text_in_the_terminal(tmp_path, program, capsys):
@@ -123,9 +155,3 @@ def test_text_is_made_safe_by_escapes_that_can_be_read():
     assert markdown("<b>|`*[x](y)_z_ snake_case &lt; <0.001") == (
         "\\<b>\\|\\`\\*\\[x\\](y)\\_z\\_ snake_case \\&lt; <0.001"
     )
-
-
-def test_pixels_of_a_transparent_palette_give_no_warning(tmp_path, recwarn):
-    image = Image.effect_noise((16, 16), 90).convert("P")
-    image.save(tmp_path / "clear.png", transparency=bytes(range(256)))
-    assert decode(tmp_path / "clear.png", Frame(8)).dtype == np.uint8

@@ -1,5 +1,6 @@
 """utils/report: reading runs, naming tricks, the tables, the pictures and the page."""
 
+import base64
 import csv
 import json
 import re
@@ -459,12 +460,30 @@ def test_the_direction_of_a_trick_does_not_hang_on_names(tmp_path):
         lambda run: (run / "log.csv").write_text("epoch\n1\n"),
         lambda run: (run / "args.json").write_text('{"flags": {}, "teacher": null}'),
         lambda run: (run / "predictions.csv").write_bytes(b""),
+        lambda run: change_flag(run, "seed", "<img src=x onerror=alert(1)>"),
+        lambda run: change_flag(run, "epochs", 0),
+        lambda run: change_flag(run, "mixup", [1]),
+        lambda run: change_flag(run, "data_dir", 5),
     ],
 )
 def test_a_run_with_a_damaged_file_is_left_out(checkpoint, capsys, damage):
     damage(checkpoint / "zero/seed0")
     assert main([str(checkpoint)]) == 0
     assert "run zero/seed0 has files that are damaged" in capsys.readouterr().out
+
+
+def change_flag(run, name, value):
+    about = json.loads((run / "args.json").read_text())
+    about["flags"][name] = value
+    (run / "args.json").write_text(json.dumps(about))
+
+
+def test_a_picture_that_is_a_link_is_not_shown(checkpoint, tmp_path):
+    (tmp_path / "secret").write_text("the secret")
+    (checkpoint / "zero/seed0/learning_curve.png").symlink_to(tmp_path / "secret")
+    assert main([str(checkpoint)]) == 0
+    page = (checkpoint / "report/report.html").read_text()
+    assert base64.b64encode(b"the secret").decode() not in page
 
 
 def test_an_output_that_cannot_be_written_is_named(checkpoint, capsys):

@@ -62,6 +62,8 @@ def words(variable: str, pattern: str) -> list[str]:
 def read_list(text: str) -> Commands:
     """The experiments of a list; raises `UserError` for one that is there twice, or for none."""
     experiments: Commands = {}
+    if "\0" in text:
+        raise UserError("the list holds bytes that are no text; give lines of a name and flags")
     for line in text.splitlines():
         try:
             name, *flags = shlex.split(line, comments=True) or [""]
@@ -160,7 +162,10 @@ class Batch:
                 number, (run, command) = self.waiting.get_nowait()
             except queue.Empty:
                 return
-            self._run_one(card, f"{number}/{len(self.commands)}", run, command)
+            try:
+                self._run_one(card, f"{number}/{len(self.commands)}", run, command)
+            except (OSError, ValueError) as error:
+                self.failed[run] = str(error)
 
     def _run_one(self, card: str | None, number: str, run: str, command: Sequence[str]) -> None:
         mark = f"{run}: " if len(self.cards) > 1 else ""  # else lines of several runs could be mixed up
@@ -240,4 +245,5 @@ def duration(hours: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], "" if sys.stdin.isatty() else sys.stdin.read()))
+    nothing = sys.stdin is None or sys.stdin.isatty()
+    sys.exit(main(sys.argv[1:], "" if nothing else sys.stdin.buffer.read().decode(errors="surrogateescape")))

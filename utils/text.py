@@ -16,6 +16,11 @@ def markdown(text: object) -> str:
     return re.sub(r"([\\`*\[\]|~]|\b_|_\b|<(?=[a-zA-Z/!?])|&(?=[a-zA-Z#]))", r"\\\1", visible(text))
 
 
+def cell(text: str) -> str:
+    """Text for a CSV file: what a spreadsheet would take for a formula gets an apostrophe in front of it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up in a terminal too; cells must have no | of their own."""
     cells = [columns, *rows]

@@ -7,6 +7,7 @@ lock, so a killed build leaves nothing that could be taken for a cache, and of s
 start together one builds while the others wait.
 """
 
+import glob
 import hashlib
 import json
 import math
@@ -50,19 +51,30 @@ def unreadable_images(
     folder.mkdir(parents=True, exist_ok=True)
     series = _series(dataset, frame)
     note = folder / f"{series}-{fingerprint(dataset, frame)[:16]}.unreadable.json"
-    if not note.exists():
-        found = sorted(_decode_all(dataset, frame, lambda index, pixels: None, check))
-        for outdated in folder.glob(f"{series}-*.unreadable.json"):
-            outdated.unlink()
-        write_json(note, found)
-    return json.loads(note.read_text("utf-8"))
+    try:
+        return _names(note)
+    except (OSError, ValueError):  # there is none, or it is damaged
+        pass
+    found = _decode_all(dataset, frame, lambda index, pixels: None, check)
+    for outdated in folder.glob(f"{glob.escape(series)}-*.unreadable.json"):
+        outdated.unlink()
+    if all(error.lasting for error in found.values()):  # else it may be read next time
+        write_json(note, sorted(found))
+    return sorted(found)
+
+
+def _names(note: Path) -> list[str]:
+    names = json.loads(note.read_text("utf-8"))
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(names)
+    return names
 
 
 def _series(dataset: Dataset, frame: Frame) -> str:
     """What the files in the cache are called that hold this data folder in this frame."""
     root = dataset.root.resolve()
     place = hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()
-    return f"{root.name}-{place[:8]}-{'crop' * frame.crop}{frame.size}px"
+    return f"{root.name[:40]}-{place[:8]}-{'crop' * frame.crop}{frame.size}px"
 
 
 def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[[], None]) -> np.ndarray:
@@ -82,7 +94,7 @@ def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[
             pixels = _map(path, shape)  # another run may have built it while this one waited
             if pixels is None:
                 _build(path, dataset, frame, shape, check)
-                for other in folder.glob(f"{series}-*.npy"):
+                for other in folder.glob(f"{glob.escape(series)}-*.npy"):
                     if other != path:
                         print(f"cache: the images changed; removed the outdated {visible(other)}")
                         other.unlink()
@@ -93,7 +105,10 @@ def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[
 
 def decoded_in_memory(dataset: Dataset, frame: Frame, check: Callable[[], None]) -> np.ndarray:
     """The decoded images, uint8 [n, size, size, 3], in memory; raises as `cached_images` does."""
-    pixels = np.empty((len(dataset.files), frame.size, frame.size, 3), np.uint8)
+    try:
+        pixels = np.empty((len(dataset.files), frame.size, frame.size, 3), np.uint8)
+    except MemoryError as error:
+        raise UserError(f"--cache ram: {error}; use --cache disk") from error
     _refuse(_decode_all(dataset, frame, pixels.__setitem__, check), len(dataset.files))
     return pixels
 
@@ -156,19 +171,19 @@ def _reserve(descriptor: int, length: int, folder: Path) -> None:
 
 def _decode_all(
     dataset: Dataset, frame: Frame, store: Callable[[int, np.ndarray], None], check: Callable[[], None]
-) -> dict[str, str]:
+) -> dict[str, UnreadableImage]:
     """Decode every image in threads (Pillow works outside Python's lock) and `store` its pixels.
 
     Returns the files that cannot be read, and why.
     """
-    unreadable: dict[str, str] = {}
+    unreadable: dict[str, UnreadableImage] = {}
 
     def decode_one(index: int) -> None:
         name = dataset.files[index]
         try:
             store(index, decode(dataset.root / name, frame))
         except UnreadableImage as error:
-            unreadable[name] = str(error)
+            unreadable[name] = error
 
     count = len(dataset.files)
     with (
@@ -182,9 +197,14 @@ def _decode_all(
     return unreadable
 
 
-def _refuse(unreadable: dict[str, str], count: int) -> None:
+def check_images(dataset: Dataset, frame: Frame, check: Callable[[], None]) -> None:
+    """Decode every image; raises `UserError` naming those that cannot be read."""
+    _refuse(_decode_all(dataset, frame, lambda index, pixels: None, check), len(dataset.files))
+
+
+def _refuse(unreadable: dict[str, UnreadableImage], count: int) -> None:
     if unreadable:
         raise UserError(
             f"{len(unreadable)} of {count} images cannot be read; remove or replace them, or go on without "
-            f"them with --skip_corrupt: {'; '.join(sorted(unreadable.values()))}"
+            f"them with --skip_corrupt: {'; '.join(sorted(map(str, unreadable.values())))}"
         )

@@ -1,5 +1,6 @@
 """One image file to pixels."""
 
+import errno
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,19 @@ from PIL import Image, ImageOps
 # Large photographs, transparent palettes, odd EXIF data: it reads them all, and warns once for each file.
 warnings.filterwarnings("ignore", module="PIL")
 
+# No others, whatever a file is called: for PostScript, Pillow would start another program.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
 
 class UnreadableImage(Exception):
-    """A file that is not an image Pillow can read; the message names the file and the reason."""
+    """A file that is not an image Pillow can read; the message names the file and the reason.
+
+    It is `lasting` if that lies in the file, and not in who may read it or in a disk that fails.
+    """
+
+    def __init__(self, message: str, lasting: bool = True):
+        super().__init__(message)
+        self.lasting = lasting
 
 
 class Frame(NamedTuple):
@@ -35,14 +46,16 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
     """
     size = (frame.size, frame.size)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.draft("RGB", (2 * frame.size, 2 * frame.size))
             upright = _to_rgb(ImageOps.exif_transpose(image))
             if frame.crop:
                 return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BILINEAR))
             return np.asarray(upright.resize(size, Image.Resampling.BILINEAR))
     except Exception as error:  # a stranger's file can fail in any way
-        raise UnreadableImage(f"{path}: {' '.join(str(error).split())}") from error
+        refused = getattr(error, "errno", None) not in (None, errno.ENOENT, errno.ELOOP)
+        lasting = not (refused or isinstance(error, MemoryError))
+        raise UnreadableImage(f"{path}: {' '.join(str(error).split())}", lasting) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -77,7 +78,7 @@ def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Datase
             raise UserError(_class_difference(folders["train"], classes, folder, _class_names(folder)))
         start = len(files)
         for label, name in enumerate(classes):
-            paths = sorted(path for path in (folder / name).rglob("*") if _is_image(path))
+            paths = sorted(filter(_is_image, _files(folder / name)))
             found = [file for file in (str(path.relative_to(root)) for path in paths) if file not in without]
             if not found:
                 raise UserError(f"{folder / name} holds no images ({', '.join(sorted(EXTENSIONS))})")
@@ -113,8 +114,25 @@ def _split_folders(root: Path) -> dict[str, Path]:
     raise UserError(f"--data_dir {root} holds no training images; expected one of {expected}")
 
 
+def _files(folder: Path) -> Iterator[Path]:
+    """All files in a folder and in the folders in it, of which some may be links; raises `OSError`."""
+    seen = set()
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        if os.path.realpath(place) in seen:  # a link back
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        yield from (Path(place, name) for name in names)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and not path.is_dir()
+    """Whether a file is called like an image; links that lead nowhere will be told, pipes are passed by."""
+    named = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    return named and (path.is_file() or not path.exists())
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -112,4 +112,6 @@ def default_settings(run: Run) -> dict:
 
 
 if __name__ == "__main__":
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

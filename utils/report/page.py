@@ -55,12 +55,12 @@ def _section(section: Section, heading: str, folder: Path) -> str:
 def _run(run: Run) -> str:
     """What there is to see of one run, folded away."""
     figures = f"test {run.test_accuracy:.2f} %, validation {run.val_accuracy:.2f} %"
-    parts = [f"<details><summary>{text(run.experiment)}, seed {run.seed}: {figures}</summary>"]
+    parts = [f"<details><summary>{text(run.experiment)}, seed {text(run.seed)}: {figures}</summary>"]
     for file, description in (
         ("learning_curve.png", "Loss and accuracy of each epoch"),
         ("confusion_matrix.png", "How often images of each class were taken for each class"),
     ):
-        if (run.folder / file).is_file():
+        if (run.folder / file).is_file() and not (run.folder / file).is_symlink():
             parts.append(f"<p>{_picture(run.folder / file, description)}</p>")
     return "\n".join([*parts, _confident_errors(run), "</details>"])
 

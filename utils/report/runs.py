@@ -75,7 +75,7 @@ def find_runs(root: Path, settings: Settings) -> tuple[list[Run], list[str]]:
             continue
         try:
             runs.append(_read_run(path.parent, name, settings))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+        except Exception:  # a stranger's files can be wrong in any way
             left_out.append(f"run {name} has files that are damaged, or of another version")
     if not runs:
         unfinished = f" ({'; '.join(left_out)})" if left_out else ""
@@ -90,12 +90,17 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
     with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         _header, *rows = csv.reader(file)
     paths, labels, predictions, *probabilities = zip(*rows, strict=True)
+    flags = about["flags"]
+    if not (isinstance(flags["seed"], int) and isinstance(flags["epochs"], int) and flags["epochs"] > 0):
+        raise ValueError(flags)
+    found = settings(flags, about["teacher"])
+    hash((tuple(found.values()), str.encode(flags["data_dir"], errors="surrogateescape")))  # plain values
     return Run(
         folder=folder,
         experiment=re.sub(r"/seed\d+$", "", name),
-        seed=about["flags"]["seed"],
-        flags=about["flags"],
-        settings=settings(about["flags"], about["teacher"]),
+        seed=flags["seed"],
+        flags=flags,
+        settings=found,
         val_accuracy=_finite(result["val_accuracy"]),
         test_accuracy=_finite(result["test_accuracy"]),
         minutes=_finite(result["train_seconds"]) / 60,

@@ -1,6 +1,8 @@
 """Checkpoints: dictionaries of tensors and plain values, written atomically and read without pickle."""
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -32,12 +34,27 @@ def load_checkpoint(path: Path) -> Record:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"checkpoint {path}: {error.strerror}; is the run's name right?") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a stranger's file can fail in any way
         raise UserError(
             f"checkpoint {path} is damaged, or no file of this program; train it anew, or name another"
         ) from error
-    if not isinstance(content, dict) or "format" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise UserError(f"{path} is not a checkpoint of this program")
     if content["format"] > FORMAT:
         raise UserError(f"{path} was written by a newer version of this program; update, or train anew")
     return Record(path, content)
+
+
+@contextmanager
+def contents_told(path: Path) -> Iterator[None]:
+    """Within this context a checkpoint whose contents do not fit is a `UserError` that names it."""
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"checkpoint {path} holds another network than its flags say, or something else; train it anew"
+        ) from error

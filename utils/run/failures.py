@@ -6,24 +6,28 @@ from contextlib import contextmanager
 import torch
 
 from utils.errors import RunFailed
-from utils.run.device import describe
 
 
 @contextmanager
-def failures_told(device: torch.device, batch_size: int) -> Iterator[None]:
+def failures_told(batch_size: int) -> Iterator[None]:
     """Within this context a lack of memory, or a lost worker, is a `RunFailed` that says what to try."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, ValueError, MemoryError) as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
             message = (
-                f"{describe(device)} has too little memory for --batch_size {batch_size}; start anew with "
+                f"the device has too little memory for --batch_size {batch_size}; start anew with "
                 "a smaller one (--accumulate keeps the images of a step), or a smaller --image_size"
             )
         elif "DataLoader worker" in str(error):  # torch raises it wherever the run is at that moment
             message = (
                 "a process that decodes images was killed, perhaps for want of memory; go on with "
                 "--resume and fewer --num_workers"
+            )
+        elif "Expected more than 1 value per channel" in str(error):
+            message = (
+                f"batch norm cannot be trained on one image at a time, as with --batch_size {batch_size} or "
+                "so many parts of --accumulate; use larger parts, or --norm evonorm"
             )
         else:
             raise

@@ -11,7 +11,7 @@ from utils.data.folders import Dataset
 from utils.run import pictures
 from utils.run.files import replacing, write_json
 from utils.run.folder import RunFolder
-from utils.text import visible
+from utils.text import cell, visible
 
 
 class Evaluation(Protocol):
@@ -84,4 +84,5 @@ def write_predictions(path: Path, files: Sequence[str], classes: Sequence[str], 
         writer = csv.writer(file)
         writer.writerow(["path", "label", "prediction", *(f"probability_{name}" for name in classes)])
         for name, label, row in zip(files, test.labels, test.probabilities, strict=True):
-            writer.writerow([name, classes[label], classes[row.argmax()], *(f"{p:.6f}" for p in row)])
+            names = map(cell, (name, classes[label], classes[row.argmax()]))
+            writer.writerow([*names, *(f"{p:.6f}" for p in row)])
