@@ -17,9 +17,8 @@ import options
 from tests.conftest import CLASSES, write_images
 from tests.test_batch import history_list
 from utils.batch import make_commands, read_list
-from utils.report.__main__ import choose_baseline, default_flags, default_settings, main, settings
-from utils.report.comparison import Evidence, takes
-from utils.report.runs import find_runs, group
+from utils.report.__main__ import default_flags, gather, main, settings
+from utils.report.comparison import takes
 from utils.report.sections import make_sections, to_markdown
 from utils.report.statistics import NO_SPREAD, Estimate, difference
 from utils.report.tricks import Tricks
@@ -79,19 +78,6 @@ def checkpoint(tmp_path) -> Path:
     return root
 
 
-def evidence_of(root, baseline=None):
-    runs, unread = find_runs(root, settings)
-    baseline = baseline or choose_baseline(runs)
-    experiments, left_out = group(runs, baseline)
-    first = {name: next(iter(found.runs.values())) for name, found in experiments.items()}
-    tricks = Tricks(
-        {name: run.settings for name, run in first.items()},
-        {name: default_settings(run) for name, run in first.items()},
-        baseline,
-    )
-    return Evidence(experiments, tricks), [*left_out, *unread]
-
-
 def test_the_report_says_what_helps_by_how_much_and_how_surely(checkpoint, capsys):
     assert main([str(checkpoint)]) == 0
     out = capsys.readouterr().out
@@ -108,7 +94,7 @@ def test_the_report_says_what_helps_by_how_much_and_how_surely(checkpoint, capsy
 
 
 def test_means_and_deviations_are_over_seeds(checkpoint):
-    evidence, _ = evidence_of(checkpoint)
+    evidence, _ = gather(checkpoint, None)
     accuracies = [100 * right(0.6, seed).mean() for seed in (0, 1)]
     row = next(row for row in make_sections(evidence, [])[1].rows if row[0] == "baseline")
     assert row[3] == f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
@@ -187,9 +173,9 @@ def test_mistakes_are_told_in_one_line(argv, checkpoint, capsys, monkeypatch):
 def test_without_a_baseline_the_plainest_is_it(tmp_path):
     made_up_run(tmp_path, "a_smooth", right(0.6, 0), "--label_smooth", "0.1")
     made_up_run(tmp_path, "plain", right(0.6, 1))
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     assert evidence.baseline == "plain"
-    evidence, _ = evidence_of(tmp_path, "a_smooth")
+    evidence, _ = gather(tmp_path, "a_smooth")
     (comparison,) = evidence.against_baseline
     assert (comparison.name, comparison.words) == ("plain", "no label smoothing")
 
@@ -255,7 +241,7 @@ def test_strengths_are_told_where_they_differ(tmp_path):
             tmp_path, name, right(0.6, 0), "--mixup", strength, "--image_size", "64", "--crop", "center"
         )
     made_up_run(tmp_path, "large", right(0.6, 0), "--image_size", "128", "--crop", "center")
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     tricks = evidence.tricks
     assert tricks.letters("strong") == "M(0.4)+--image_size 64"
     assert tricks.shared() == ["--crop center"]
@@ -272,7 +258,7 @@ def test_a_tricks_effect_is_the_mean_over_its_pairs(tmp_path):
         correct = right(share, number)
         accuracy[name] = 100 * correct.mean()
         made_up_run(tmp_path, name, correct, *flags[name])
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     (effect,) = [effect for effect in evidence.effects if effect.words == "MixUp"]
     assert sorted(effect.pairs) == [("m", "baseline"), ("sm", "s")]
     gains = accuracy["m"] - accuracy["baseline"], accuracy["sm"] - accuracy["s"]
@@ -373,7 +359,7 @@ def test_the_page_fits_a_laptop_and_a_phone_and_its_tables_sort(checkpoint, tmp_
 
 
 def test_markdown_has_every_section(checkpoint):
-    evidence, left_out = evidence_of(checkpoint)
+    evidence, left_out = gather(checkpoint, None)
     text = to_markdown(make_sections(evidence, left_out))
     assert re.findall("^#+ (.*)", text, re.MULTILINE) == [
         "Which tricks help",
@@ -390,7 +376,7 @@ def test_markdown_has_every_section(checkpoint):
 def test_a_teacher_is_a_trick_whichever_file_it_was_in(tmp_path):
     made_up_run(tmp_path, "baseline", right(0.6, 0))
     made_up_run(tmp_path, "taught", right(0.8, 1), "--teacher", "a/best.pt", teacher="abc")
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     assert evidence.tricks.letters("taught") == "KD"
     (comparison,) = evidence.against_relative
     assert comparison.words == "distillation"
@@ -402,7 +388,7 @@ def test_times_of_a_schedule_that_follow_from_the_epochs_are_no_tricks(tmp_path)
     made_up_run(tmp_path, "longer", right(0.6, 1), "--epochs", "20", *warm)
     made_up_run(tmp_path, "dropped", right(0.6, 2), "--epochs", "10", *warm, "--milestones", "4", "8")
     made_up_run(tmp_path, "warmer", right(0.6, 3), "--epochs", "10", *warm, "--warmup_epochs", "3")
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     words = {comparison.name: comparison.words for comparison in evidence.against_baseline}
     assert words == {
         "longer": "--epochs 20 instead of --epochs 10",
@@ -414,7 +400,7 @@ def test_times_of_a_schedule_that_follow_from_the_epochs_are_no_tricks(tmp_path)
 def test_a_rate_that_differs_from_the_default_is_told(tmp_path):
     made_up_run(tmp_path, "baseline", right(0.6, 0))
     made_up_run(tmp_path, "slow", right(0.6, 1), "--learning_rate", "0.01")
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     assert evidence.against_baseline[0].words == "SGD(0.01) instead of SGD(0.1)"
     assert evidence.tricks.letters("slow") == "SGD(0.01)"
 
@@ -430,7 +416,7 @@ def test_what_shares_no_seed_is_told_and_does_not_hide_the_others(tmp_path, caps
     assert main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "run later has no seed in common with baseline" in out
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     assert [(found.name, found.estimate.seeds) for found in evidence.against_baseline] == [
         *(("s", 1), ("m", 2), ("sm", 1))
     ]
@@ -443,7 +429,7 @@ def test_the_direction_of_a_trick_does_not_hang_on_names(tmp_path):
     mixed = ("--mixup", "0.2")
     for number, flags in enumerate(((), adam, radam, (*radam, *mixed), (*adam, *mixed))):
         made_up_run(tmp_path, f"{number}", right(0.6, number), *flags)
-    evidence, _ = evidence_of(tmp_path)
+    evidence, _ = gather(tmp_path, None)
     pairs = {effect.words: len(effect.pairs) for effect in evidence.effects}
     assert pairs["RADAM instead of ADAM"] == 2
 

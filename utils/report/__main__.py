@@ -54,6 +54,21 @@ def fail(error: UserError) -> int:
 
 def write_report(root: Path, baseline: str | None, folder: Path) -> None:
     """Compare the runs under `root`, print what is found, and write it into `folder`. Raises `UserError`."""
+    evidence, left_out = gather(root, baseline)
+    sections = make_sections(evidence, left_out)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures.draw_all(evidence, folder)
+    contents = {"report.html": page.render(sections, evidence, folder), "report.md": to_markdown(sections)}
+    for name, content in contents.items():
+        with replacing(folder / name, "w", encoding="utf-8") as file:
+            file.write(content)
+    print(contents["report.md"])
+    print(f"written to {visible(folder)}: report.md, report.html, and the pictures")
+
+
+def gather(root: Path, baseline: str | None) -> tuple[Evidence, list[str]]:
+    """What the runs under `root` say, and in words which are left out. Raises `UserError`."""
     runs, unread = find_runs(root, settings)
     baseline = baseline or choose_baseline(runs)
     experiments, left_out = group(runs, baseline)
@@ -65,16 +80,7 @@ def write_report(root: Path, baseline: str | None, folder: Path) -> None:
     )
     evidence = Evidence(experiments, tricks)
     apart = [f"run {name} has no seed in common with {baseline}" for name in evidence.apart]
-    sections = make_sections(evidence, [*left_out, *apart, *unread])
-
-    folder.mkdir(parents=True, exist_ok=True)
-    pictures.draw_all(evidence, folder)
-    contents = {"report.html": page.render(sections, evidence, folder), "report.md": to_markdown(sections)}
-    for name, content in contents.items():
-        with replacing(folder / name, "w", encoding="utf-8") as file:
-            file.write(content)
-    print(contents["report.md"])
-    print(f"written to {visible(folder)}: report.md, report.html, and the pictures")
+    return evidence, [*left_out, *apart, *unread]
 
 
 def choose_baseline(runs: list[Run]) -> str:
