@@ -72,6 +72,8 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
         raise UserError(problem)
     with failures_told(args.batch_size):
         parts = assemble(args, checkpoint, check)
+        if checkpoint is None:
+            parts.inspect(check)
         trainer = make_trainer(parts)
     about = {"flags": options.run_flags(args), **parts.about()}
 
@@ -115,9 +117,8 @@ def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
     args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
     with failures_told(args.batch_size):
         parts = assemble(args, checkpoint, check)
-    with contents_told(folder / "best.pt"):
-        parts.network.load_state_dict(checkpoint["network"])
-    with failures_told(args.batch_size):
+        with contents_told(folder / "best.pt"):
+            parts.network.load_state_dict(checkpoint["network"])
         evaluation = parts.evaluate(parts.network, "test")
     write_json(folder / "evaluation.json", test_figures(evaluation, parts.dataset.classes))
     print(f"test accuracy {evaluation.accuracy:.2f} % with the weights of epoch {checkpoint['epoch']}")

@@ -98,6 +98,19 @@ class Parts:
 
         return [whole, lambda images: whole(images.flip(-1))] if self.args.tta == "flip" else [whole]
 
+    def inspect(self, check: Check) -> None:
+        """Look at the images once, before a run starts: tell leaks, and refuse what cannot be read.
+
+        Without stored images a bad test image would else be met when all is trained.
+        """
+        if pairs := leaks(self.dataset):
+            print(
+                f"warning  {len({test for _, test in pairs})} test images are also trained or validated on, "
+                f"which makes the accuracy too good: {_some(f'{test} is {other}' for other, test in pairs)}"
+            )
+        if self.args.cache == "off" and not self.args.skip_corrupt:
+            check_images(self.dataset, frame_of(self.args), check)
+
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""
         # Nothing is kept for a backward pass, so twice as many images surely fit.
@@ -136,9 +149,7 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     if args.compile and not args.evaluate and not any(map(shutil.which, compilers)):  # evaluation needs none
         raise UserError("--compile needs a C++ compiler, and there is none; install g++, or leave it out")
     print(f"device   {describe(device)}, {precision}")
-    crop = args.crop != "none"
-    frame = Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
-    dataset, skipped = find_data(args, frame, checkpoint, check)
+    dataset, skipped = find_data(args, checkpoint, check)
     network, normalisation = make_network(args, len(dataset.classes), checkpoint)
     network.to(device, memory_format=torch.channels_last)
     teacher = None
@@ -146,14 +157,18 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
         teacher = make_teacher(args, dataset, Normalise(*normalisation, device), device)
     if checkpoint and not args.evaluate and (teacher and teacher.fingerprint) != checkpoint.get("teacher"):
         raise UserError(f"--teacher {args.teacher} is not the network that the run follows; name that one")
-    images = open_images(dataset, frame, args.cache, Path(args.cache_dir), args.num_workers, check)
+    images = open_images(dataset, frame_of(args), args.cache, Path(args.cache_dir), args.num_workers, check)
     loader = Loader(images, dataset.labels, device, check)
     return Parts(args, dataset, skipped, network, normalisation, loader, teacher, device, precision)
 
 
-def find_data(
-    args: Namespace, frame: Frame, checkpoint: dict | None, check: Check
-) -> tuple[Dataset, list[str]]:
+def frame_of(args: Namespace) -> Frame:
+    """What images are stored as."""
+    crop = args.crop != "none"
+    return Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
+
+
+def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> tuple[Dataset, list[str]]:
     """The data set of the flags, drawn first if it is the demo's, and which images it goes without.
 
     It must be that of the checkpoint.
@@ -168,12 +183,9 @@ def find_data(
     if checkpoint and list(dataset.classes) != checkpoint["classes"]:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
     if args.skip_corrupt:
-        skipped = unreadable_images(
-            dataset, frame, Path(args.cache_dir) if args.cache == "disk" else None, check
-        )
+        folder = Path(args.cache_dir) if args.cache == "disk" else None
+        skipped = unreadable_images(dataset, frame_of(args), folder, check)
         dataset = find_dataset(root, args.seed, without=set(skipped))
-    elif args.cache == "off" and not checkpoint:  # else a bad test image would be met when all is trained
-        check_images(dataset, frame, check)
     if checkpoint and not args.evaluate and dataset.identity() != checkpoint["images"]:
         raise UserError(f"the images in {root} changed since the run started; train anew with --overwrite")
     sizes = dataset.sizes()
@@ -183,11 +195,6 @@ def find_data(
     )
     if skipped:
         print(f"warning  {len(skipped)} images cannot be read and are left out: {_some(skipped)}")
-    if not checkpoint and (pairs := leaks(dataset)):
-        print(
-            f"warning  {len({test for _, test in pairs})} test images are also trained or validated on, "
-            f"which makes the accuracy too good: {_some(f'{test} is {other}' for other, test in pairs)}"
-        )
     return dataset, skipped
 
 

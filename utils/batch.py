@@ -94,7 +94,7 @@ def make_commands(experiments: Commands, extra: Sequence[str], seeds: Sequence[s
     return commands
 
 
-def unfinished(commands: Commands) -> Commands:
+def unfinished(commands: Commands) -> dict[str, Namespace]:
     """The runs with something left to do. Raises `UserError` if one cannot start, or without images."""
     left = {}
     for run, command in commands.items():
@@ -105,11 +105,10 @@ def unfinished(commands: Commands) -> Commands:
         problem = options.contradiction(args)
         if problem and not (folder / "last.pt").exists():  # else the run's own flags count
             raise UserError(f"{run}: {problem}")
-        left[run] = command
-    for command in list(left.values())[:1]:
-        args = options.parse_args([*command, "--resume"])
-        if not args.demo:  # which is drawn first
-            find_dataset(Path(args.data_dir), args.seed)
+        left[run] = args
+    first = next(iter(left.values()), None)
+    if first and not first.demo:  # which is drawn first
+        find_dataset(Path(first.data_dir), first.seed)
     return left
 
 
@@ -199,7 +198,7 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join(["python", "main.py", *command, "--resume"])
 
 
-def dry_run(commands: Commands, left: Commands, cards: int) -> None:
+def dry_run(commands: Commands, left: dict[str, Namespace], cards: int) -> None:
     """Print the commands, and how long what is left of them takes by one step of each network."""
     for command in commands.values():
         print(shown(command))
@@ -211,9 +210,9 @@ def dry_run(commands: Commands, left: Commands, cards: int) -> None:
 
     measured: dict[tuple, float] = {}  # images a second
     hours: dict[tuple, list[float]] = {}
-    for command in left.values():
-        args = options.parse_args([*command, "--resume", "--cache", "off", "--num_workers", "0"])
-        args.resume, args.pretrained, args.pretrained_path = False, 0, None  # a step takes as long
+    for args in left.values():
+        args.cache, args.num_workers = "off", 0  # for the images of one step
+        args.pretrained, args.pretrained_path = 0, None  # a step takes as long
         kind = (args.model, args.norm, args.image_size, args.batch_size)
         if kind not in measured:
             ours = Ours(args)

@@ -57,9 +57,8 @@ class Experiment:
         return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-Settings = Callable[
-    [Mapping[str, Any], str | None], Mapping[str, Any]
-]  # of flags and a teacher's fingerprint
+# Of flags and a teacher's fingerprint.
+Settings = Callable[[Mapping[str, Any], str | None], Mapping[str, Any]]
 
 
 def find_runs(root: Path, settings: Settings) -> tuple[list[Run], list[str]]:
@@ -91,10 +90,11 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
         _header, *rows = csv.reader(file)
     paths, labels, predictions, *probabilities = zip(*rows, strict=True)
     flags = about["flags"]
-    if not (isinstance(flags["seed"], int) and isinstance(flags["epochs"], int) and flags["epochs"] > 0):
+    kinds = {"seed": int, "epochs": int, "data_dir": str}
+    if not all(isinstance(flags[name], kind) for name, kind in kinds.items()) or flags["epochs"] < 1:
         raise ValueError(flags)
     found = settings(flags, about["teacher"])
-    hash((tuple(found.values()), str.encode(flags["data_dir"], errors="surrogateescape")))  # plain values
+    hash(tuple(found.values()))  # raises for what is no plain value
     return Run(
         folder=folder,
         experiment=re.sub(r"/seed\d+$", "", name),

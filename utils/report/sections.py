@@ -1,4 +1,4 @@
-"""The report as sections of text, tables and pictures, which `markdown` and the page show alike."""
+"""The report as sections of text, tables and pictures, which `to_markdown` and the page show alike."""
 
 import math
 from collections.abc import Sequence
@@ -25,15 +25,13 @@ def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
     sections = [_summary(evidence), _accuracies(evidence)]
     if evidence.against_baseline:
         text = f"The difference in test accuracy to {evidence.baseline}, in points."
-        sections.append(_comparisons("Against the baseline", text, evidence, evidence.against_baseline))
+        sections.append(_comparisons("Against the baseline", text, evidence.against_baseline))
     if evidence.against_relative:
         text = (
             "The difference in test accuracy to the experiment that differs by one trick alone, in points. "
             "Where there are several of those, it is the one that lacks the trick added last."
         )
-        sections.append(
-            _comparisons("Against the nearest relative", text, evidence, evidence.against_relative)
-        )
+        sections.append(_comparisons("Against the nearest relative", text, evidence.against_relative))
     if evidence.effects:
         sections.append(_effects(evidence))
     pictures = {"learning_curves.png": "Validation accuracy by epoch, a panel for each network and optimizer"}
@@ -112,7 +110,7 @@ def _accuracies(evidence: Evidence) -> Section:
     return Section("Accuracy", text, columns, rows, pictures)
 
 
-def _comparisons(title: str, text: str, evidence: Evidence, comparisons: Sequence[Comparison]) -> Section:
+def _comparisons(title: str, text: str, comparisons: Sequence[Comparison]) -> Section:
     rows = [
         [
             comparison.name,
