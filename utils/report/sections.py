@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from utils.report.comparison import WORTH_SEEING, Comparison, Evidence, takes
-from utils.report.statistics import LEVEL, POWER, Estimate
+from utils.report.statistics import LEVEL, NO_SPREAD, POWER, Estimate
 from utils.text import markdown, markdown_table
 
 
@@ -163,13 +163,14 @@ def _how_to_read(evidence: Evidence) -> Section:
     ]
     seeds = {comparison.estimate.seeds for comparison in evidence.compared.values()}
     if seeds - {1}:
-        spread = math.sqrt(evidence.pooled.variance)
-        paragraphs.append(
-            "What other seeds would do is part of the intervals and of p, which is that of a t test. It is "
-            "estimated from all experiments together, and supposes that they are about equally restless: "
-            "beyond what the choice of test images explains, seeds of one experiment differ by "
-            f"{spread:.2f} points (standard deviation)."
-        )
+        text = "What other seeds would do is part of the intervals and of p, which is that of a t test."
+        if evidence.pooled is not NO_SPREAD:
+            text += (
+                " It is estimated from all experiments together, and supposes that they are about equally "
+                "restless: beyond what the choice of test images explains, seeds of one experiment differ by "
+                f"{math.sqrt(evidence.pooled.variance):.2f} points (standard deviation)."
+            )
+        paragraphs.append(text)
     if 1 in seeds:
         paragraphs.append(
             "With one seed, intervals and p (McNemar's exact test) speak of these trained networks: another "
