@@ -6,23 +6,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from network.depthwise import DepthwiseConv2d
 from network.norm import NormLayer
 
-MOST_PIXELS = 4000  # up to which a 1 x 1 convolution is faster as a matrix product
+# Up to how many output pixels a convolution is faster as a matrix product: for 1 x 1 kernels, and for others
+# as a multiple of the output channels. Any other precision counts as fp32.
+FEW_PIXELS = {torch.float32: (1024, 0.5), torch.bfloat16: (4096, 1.0)}
 
 
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d`, trained on a CPU in the way that is fastest there; a GPU's library chooses for itself.
 
     In evaluation, which has no backward pass to gain from, it is `nn.Conv2d` to the bit. Measured with
-    torch 2.14 on 2 cores with AMX, forward and backward pass, in fp32 and bf16:
+    torch 2.14 on 2 cores with AMX, on 2 with AVX512-BF16, and on those kept to AVX2, forward and backward pass:
 
     - Depthwise convolutions stay in fp32 under autocast. In bf16 their backward pass leaves oneDNN's
       fast path and takes 1.3 to 30 times as long, most with a stride or a 5 x 5 kernel. All others,
       grouped ones included, are faster in bf16.
+    - On maps smaller than their kernel the weight gradient of depthwise convolutions leaves that path in
+      fp32 too, and takes 2 to 100 times as long as a sum for each tap of the kernel.
     - Where there are few output pixels, as in the last stages of a network, a convolution is a product
       of matrices: a row for each output pixel of the batch and a column for each weight of a filter.
-      oneDNN spends its time on reordering the weights then, and takes 2 to 9 times as long.
+      oneDNN spends its time on reordering the weights then, and takes up to 9 times as long.
     """
 
     def __init__(self, *args, **kwargs):
@@ -32,12 +37,21 @@ class Conv2d(nn.Conv2d):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.device.type != "cpu" or not self.training:
             return super().forward(images)
-        if self.is_depthwise and torch.is_autocast_enabled("cpu"):
+        low_precision = torch.is_autocast_enabled("cpu")
+        if self.is_depthwise:
             with torch.autocast("cpu", enabled=False):
-                return super().forward(images.float())
+                return self._depthwise(images.float() if low_precision else images)
+        dtype = torch.get_autocast_dtype("cpu") if low_precision else images.dtype
+        few, few_a_channel = FEW_PIXELS.get(dtype, FEW_PIXELS[torch.float32])
         pixels = len(images) * math.prod(images.shape[2:]) // math.prod(self.stride)
-        few = MOST_PIXELS if self.kernel_size == (1, 1) else self.out_channels
-        return self._as_product(images) if self.groups == 1 and pixels <= few else super().forward(images)
+        most = few if self.kernel_size == (1, 1) else few_a_channel * self.out_channels
+        return self._as_product(images) if self.groups == 1 and pixels <= most else super().forward(images)
+
+    def _depthwise(self, images: torch.Tensor) -> torch.Tensor:
+        (kernel, _), (stride, _) = self.kernel_size, self.stride
+        if self.bias is None and min(images.shape[2:]) < kernel + stride - 1:
+            return DepthwiseConv2d.apply(images, self.weight, stride, self.padding[0])
+        return super().forward(images)
 
     def _as_product(self, images: torch.Tensor) -> torch.Tensor:
         """The same by a matrix product; [N, C, H, W] to [N, C', H', W'] in channels_last memory order."""

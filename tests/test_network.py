@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from network import NETWORKS, NORMS, build_network
+from network.depthwise import DepthwiseConv2d
 from network.efficientnet import MBConv
 from network.evonorm import EvoNormB0, EvoNormS0
 from network.layers import Conv2d, SameConv2d, SqueezeExcitation, StochasticDepth
@@ -67,29 +68,67 @@ def test_a_training_pass_equals_torchvisions(name):
         torch.testing.assert_close(buffer, expected, msg=key)
 
 
+def as_computed(layer: nn.Conv2d, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What a layer makes of images, and the gradients of images and parameters."""
+    given = images.clone().requires_grad_()
+    result = layer(given)
+    weights = torch.randn(result.shape, dtype=result.dtype, generator=torch.Generator().manual_seed(0))
+    return result, *torch.autograd.grad((result * weights).sum(), (given, *layer.parameters()))
+
+
+def assert_trained_as_evaluated(layer: nn.Conv2d, images: torch.Tensor) -> None:
+    for trained, evaluated in zip(
+        as_computed(layer.train(), images), as_computed(layer.eval(), images), strict=True
+    ):
+        torch.testing.assert_close(trained, evaluated)
+
+
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "kernel", "stride", "groups"),
+    ("inputs", "outputs", "kernel", "stride", "groups", "product"),
     [
-        (8, 16, 1, 1, 1),
-        (8, 16, 1, 2, 1),
-        (8, 64, 3, 1, 1),
-        (8, 64, 3, 2, 1),
-        (8, 64, 5, 1, 1),
-        (8, 8, 3, 2, 8),
+        (8, 16, 1, 1, 1, True),
+        (8, 16, 1, 2, 1, True),
+        (8, 128, 3, 1, 1, True),
+        (8, 128, 3, 2, 1, True),
+        (8, 128, 5, 1, 1, True),
+        (8, 64, 3, 1, 1, False),
+        (8, 16, 3, 1, 2, False),
     ],
 )
-def test_a_convolution_is_the_same_whichever_way_it_is_computed(inputs, outputs, kernel, stride, groups):
+def test_a_convolution_is_the_same_whichever_way_it_is_computed(
+    inputs, outputs, kernel, stride, groups, product, monkeypatch
+):
     torch.manual_seed(0)
     layer = Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups).double()
-    images = torch.randn(2, inputs, 5, 6, dtype=torch.double)
-    results = []
-    for training in (True, False):
-        layer.train(training)
-        given = images.clone().requires_grad_()
-        result = layer(given)
-        results.append((result, *torch.autograd.grad(result.square().sum(), (given, *layer.parameters()))))
-    for trained, evaluated in zip(*results, strict=True):
-        torch.testing.assert_close(trained, evaluated)
+    calls, as_product = [], layer._as_product
+    monkeypatch.setattr(layer, "_as_product", lambda images: calls.append(1) or as_product(images))
+    assert_trained_as_evaluated(layer, torch.randn(2, inputs, 5, 6, dtype=torch.double))
+    assert len(calls) == product
+
+
+@pytest.mark.parametrize("layer_of", [Conv2d, SameConv2d])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (2, 7), (7, 4), (5, 5), (8, 9)])
+def test_a_depthwise_convolution_is_the_same_on_maps_of_any_size(layer_of, kernel, stride, size):
+    torch.manual_seed(0)
+    layer = layer_of(8, 8, kernel, stride, 0 if layer_of is SameConv2d else kernel // 2, groups=8, bias=False)
+    images = torch.randn(3, 8, *size, dtype=torch.double).to(memory_format=torch.channels_last)
+    assert_trained_as_evaluated(layer.double(), images)
+
+
+def test_small_maps_have_their_own_depthwise_gradient():
+    def way(layer, size):
+        return layer(torch.randn(1, 8, size, size)).grad_fn.name()
+
+    small, large = DepthwiseConv2d.__name__ + "Backward", "ConvolutionBackward0"
+    three, five, strided = (
+        Conv2d(8, 8, kernel, stride, kernel // 2, groups=8, bias=False)
+        for kernel, stride in ((3, 1), (5, 1), (3, 2))
+    )
+    assert [way(three, size) for size in (1, 2, 3)] == [small, small, large]
+    assert [way(five, size) for size in (4, 5)] == [small, large]
+    assert [way(strided, size) for size in (3, 4)] == [small, large]
+    assert way(five.eval(), 4) == large
 
 
 def test_depthwise_convolutions_are_trained_in_fp32_on_a_cpu():

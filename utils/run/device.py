@@ -1,5 +1,6 @@
 """Where a run computes, and in which precision."""
 
+import ctypes
 import os
 import re
 import resource
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 
 from utils.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -50,6 +53,20 @@ def configure(device: torch.device, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where fp32 remains
+    if device.type == "cpu":
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's malloc hand out again what a step has freed, instead of returning it to the system.
+
+    A step on a CPU frees and takes hundreds of large tensors. Memory that comes from the system is cleared
+    page by page first, which took up to a fifth of a step; the peak is the same.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries have none
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

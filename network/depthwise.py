@@ -1,0 +1,51 @@
+"""Depthwise convolutions on small feature maps, whose weight gradient a CPU's library computes slowly."""
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+
+class DepthwiseConv2d(torch.autograd.Function):
+    """`F.conv2d` of C groups whose gradient of the weights is a sum for each tap of the kernel:
+
+        dL/dw[c, i, j] = sum_n sum_o images[n, c, stride * o + (i, j) - padding] dL/dy[n, c, o]
+
+    over the output positions o = (row, column) that meet a pixel; a tap that meets only padding is 0.
+    """
+
+    @staticmethod
+    def forward(ctx, images: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
+        """Images [N, C, H, W] and weight [C, 1, k, k] to [N, C, H', W']."""
+        ctx.save_for_backward(images, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(images, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: torch.Tensor) -> tuple:
+        """The gradients of images and weight for that of the output, [N, C, H', W']."""
+        images, weight = ctx.saved_tensors
+        stride, padding = ctx.stride, ctx.padding
+        grad_images = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            settings = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
+            wanted = (True, False, False)
+            grad_images = torch.ops.aten.convolution_backward(grad, images, weight, None, *settings, wanted)[0]
+        if ctx.needs_input_grad[1]:
+            grad_weight = torch.zeros_like(weight)
+            for i in range(weight.shape[2]):
+                rows, their_rows = _meeting(i - padding, stride, images.shape[2], grad.shape[2])
+                for j in range(weight.shape[3]):
+                    columns, their_columns = _meeting(j - padding, stride, images.shape[3], grad.shape[3])
+                    products = images[:, :, rows, columns] * grad[:, :, their_rows, their_columns]
+                    grad_weight[:, 0, i, j] = products.sum((0, 2, 3))
+        return grad_images, grad_weight, None, None
+
+
+def _meeting(offset: int, stride: int, inputs: int, outputs: int) -> tuple[slice, slice]:
+    """Which inputs a tap meets, and the outputs o that meet them, with input = stride * o + offset."""
+    first = max(0, -(offset // stride))
+    last = min(outputs - 1, (inputs - 1 - offset) // stride)
+    if last < first:
+        return slice(0), slice(0)
+    return slice(stride * first + offset, stride * last + offset + 1, stride), slice(first, last + 1)
