@@ -6,7 +6,7 @@ from torch.autograd.function import once_differentiable
 
 
 class DepthwiseConv2d(torch.autograd.Function):
-    """`F.conv2d` of C groups whose gradient of the weights is a sum for each tap of the kernel:
+    """`F.conv2d` of C groups whose gradient of the weights is a sum for each tap (i, j) of the kernel.
 
         dL/dw[c, i, j] = sum_n sum_o images[n, c, stride * o + (i, j) - padding] dL/dy[n, c, o]
 
@@ -28,9 +28,8 @@ class DepthwiseConv2d(torch.autograd.Function):
         stride, padding = ctx.stride, ctx.padding
         grad_images = grad_weight = None
         if ctx.needs_input_grad[0]:
-            settings = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight))
-            wanted = (True, False, False)
-            grad_images = torch.ops.aten.convolution_backward(grad, images, weight, None, *settings, wanted)[0]
+            settings = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight), (True, False, False))
+            grad_images, *_ = torch.ops.aten.convolution_backward(grad, images, weight, None, *settings)
         if ctx.needs_input_grad[1]:
             grad_weight = torch.zeros_like(weight)
             for i in range(weight.shape[2]):

@@ -18,7 +18,7 @@ class Conv2d(nn.Conv2d):
     """`nn.Conv2d`, trained on a CPU in the way that is fastest there; a GPU's library chooses for itself.
 
     In evaluation, which has no backward pass to gain from, it is `nn.Conv2d` to the bit. Measured with
-    torch 2.14 on 2 cores with AMX, on 2 with AVX512-BF16, and on those kept to AVX2, forward and backward pass:
+    torch 2.14, forward and backward pass, on 2 cores with AMX, on 2 with AVX512-BF16 and on those with AVX2:
 
     - Depthwise convolutions stay in fp32 under autocast. In bf16 their backward pass leaves oneDNN's
       fast path and takes 1.3 to 30 times as long, most with a stride or a 5 x 5 kernel. All others,
