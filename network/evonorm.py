@@ -1,19 +1,24 @@
 """EvoNorm: layers that are norm and activation in one (Liu et al. 2020, arXiv 2004.02967, table 2).
 
-Both variants map [N, C, H, W] to the same shape and have parameters of shape (C,): `weight` (gamma),
-`bias` (beta) and `v`. Statistics are computed in float32 also under autocast: the variance of
+Both variants map [N, C, H, W] to the same shape and precision and have parameters of shape (C,): `weight`
+(gamma), `bias` (beta) and `v`. Statistics are computed in float32 also under autocast: the variance of
 half-precision values would lose its digits.
+
+Written with torch's operations a layer would keep half a dozen maps for the backward pass. Here it keeps its
+input alone, as batch norm does, and the gradients are written out.
 
 A layer without activation ends a residual branch or a linear bottleneck. There only gamma and beta are
 applied, as in the authors' code, since what is left of both layers is their nonlinearity.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
 class EvoNorm(nn.Module):
-    """What the variants share: subclasses define `scale`, by which an activated input is multiplied.
+    """What the variants share: subclasses define `activate`, for layers that are an activation too.
 
     Of `activation` only matters whether there is one; the layer brings its own.
     """
@@ -27,15 +32,19 @@ class EvoNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.v = nn.Parameter(torch.ones(channels)) if activation is not None else None
+        if self.v is None:
+            self.register_buffer("zeros", torch.zeros(channels), persistent=False)
+            self.register_buffer("ones", torch.ones(channels), persistent=False)
 
-    def scale(self, images: torch.Tensor) -> torch.Tensor:
-        """What `images` is multiplied by before gamma: broadcastable to [N, C, H, W]."""
+    def activate(self, images: torch.Tensor) -> torch.Tensor:
+        """The norm, the activation, gamma and beta: [N, C, H, W] to the same shape."""
         raise NotImplementedError
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.v is not None:
-            images = images * self.scale(images)
-        return images * self.weight[:, None, None] + self.bias[:, None, None]
+            return self.activate(images)
+        # By given statistics, batch norm is gamma and beta alone, in one kernel that keeps the precision.
+        return F.batch_norm(images, self.zeros, self.ones, self.weight, self.bias, eps=0.0)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, activation={self.v is not None}"
@@ -52,11 +61,11 @@ class EvoNormS0(EvoNorm):
         super().__init__(channels, *args, **kwargs)
         self.groups = next(groups for groups in range(32, 0, -1) if channels % groups == 0)
 
-    def scale(self, images: torch.Tensor) -> torch.Tensor:
-        groups = images.float().unflatten(1, (self.groups, -1))  # [N, groups, C / groups, H, W]
-        inverse_std = (groups.var((2, 3, 4), unbiased=False) + self.eps).rsqrt()  # [N, groups]
-        per_channel = inverse_std.repeat_interleave(groups.shape[2], 1)[:, :, None, None]
-        return torch.sigmoid(self.v[:, None, None] * images) * per_channel.to(images.dtype)
+    def activate(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            mean, square = (values.unflatten(1, (self.groups, -1)).mean(2) for values in _moments(images))
+            inverse_std = (_variance(mean, square) + self.eps).rsqrt()
+        return _S0.apply(images, self.v, self.weight, self.bias, mean, inverse_std)
 
 
 class EvoNormB0(EvoNorm):
@@ -71,13 +80,139 @@ class EvoNormB0(EvoNorm):
         if activation is not None:
             self.register_buffer("running_var", torch.ones(channels))
 
-    def scale(self, images: torch.Tensor) -> torch.Tensor:
-        values = images.float()
-        if self.training:
-            batch_var = values.var((0, 2, 3), unbiased=False)
-            self.running_var.lerp_(batch_var.detach(), self.momentum)
-        else:
-            batch_var = self.running_var
-        batch_std = (batch_var + self.eps).sqrt()[:, None, None]
-        instance_std = (values.var((2, 3), unbiased=False, keepdim=True) + self.eps).sqrt()
-        return torch.maximum(batch_std, self.v[:, None, None] * values + instance_std).reciprocal()
+    def activate(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            mean, square = _moments(images)
+            batch_mean, batch_var = mean.mean(0), self.running_var
+            if self.training:
+                batch_var = _variance(batch_mean, square.mean(0))
+                self.running_var.lerp_(batch_var, self.momentum)
+            batch_std, instance_std = (
+                (var + self.eps).sqrt() for var in (batch_var, _variance(mean, square))
+            )
+        given = (self.v, self.weight, self.bias, mean, batch_mean, instance_std, batch_std, self.training)
+        return _B0.apply(images, *given)
+
+
+def _moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean, and the mean of the squares, of each channel of each image: [N, C] in float32 or better."""
+    pixels = images[0, 0].numel()
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    if images.device.type == "cpu":
+        images = images.to(dtype)
+        return _sums(images) / pixels, _sums(images.square()) / pixels
+    # On a GPU one pass each, without a map in float32; a CPU takes ten times as long for such a norm.
+    norms = torch.linalg.vector_norm(images, 2, (2, 3), dtype=dtype)
+    return _sums(images) / pixels, norms.square() / pixels
+
+
+def _variance(mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    """E[x^2] - E[x]^2, which rounding may leave below 0."""
+    return (square - mean.square()).clamp(min=0)
+
+
+def _sums(values: torch.Tensor) -> torch.Tensor:
+    """Over height and width, in float32 or better: [N, C, H, W] to [N, C]."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    if values.device.type == "cpu":  # which converts faster than it sums and converts at once
+        values = values.to(dtype)
+    return values.sum((2, 3), dtype=dtype)
+
+
+def _as_map(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """[C] or [N, C] in the precision of `images`, to be broadcast with them."""
+    return values[..., None, None].to(images.dtype)
+
+
+class _S0(torch.autograd.Function):
+    """EvoNorm-S0 with its gradients.
+
+    With z = sigmoid(v x), r = 1 / s_group and g = dL/dy, in a group of n values of mean m:
+
+        dL/dx = g gamma r z (1 + v x (1 - z)) + (x - m) k,   k = -r^3 / n sum_group(g gamma x z)
+    """
+
+    @staticmethod
+    def forward(ctx, images, v, weight, bias, mean, inverse_std):
+        ctx.save_for_backward(images, v, weight, mean, inverse_std)
+        scale = _to_channels(inverse_std, images) * weight
+        activated = (images * _as_map(v, images)).sigmoid_().mul_(images)
+        return torch.addcmul(_as_map(bias, images), activated, _as_map(scale, images))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        images, v, weight, mean, inverse_std = ctx.saved_tensors
+        inner = images * _as_map(v, images)
+        gate = inner.sigmoid()
+        gated = grad * gate  # g z
+        slope = torch.ops.aten.sigmoid_backward(grad, gate)  # g z (1 - z)
+
+        gated_sums = _sums(gated * images)
+        inverse_stds = _to_channels(inverse_std, images)
+        grad_weight = (gated_sums * inverse_stds).sum(0)
+        grad_v = (_sums((slope * images).mul_(images)) * inverse_stds * weight).sum(0)
+        grad_bias = _sums(grad).sum(0)
+
+        of_group = (gated_sums * weight).unflatten(1, (mean.shape[1], -1)).sum(2)
+        k = of_group * inverse_std**3 * (-mean.shape[1] / images[0].numel())
+        line = _line(images, _to_channels(k, images), _to_channels(k * mean, images))
+        grad_images = gated.addcmul_(inner, slope).mul_(_as_map(inverse_stds * weight, images)).add_(line)
+        return grad_images, grad_v, grad_weight, grad_bias, None, None
+
+
+def _line(images: torch.Tensor, slopes: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """A small part of a gradient, slopes x - offsets ([C] or [N, C] each), rounded as a whole."""
+    return torch.addcmul(_as_map(-offsets, images), images, _as_map(slopes, images))
+
+
+def _to_channels(of_groups: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """[N, groups] to [N, C]."""
+    return of_groups.repeat_interleave(images.shape[1] // of_groups.shape[1], 1)
+
+
+class _B0(torch.autograd.Function):
+    """EvoNorm-B0 with its gradients.
+
+    With d = max(s_batch, v x + s_instance), g = dL/dy, h = dL/dd = -g gamma x / d^2, and [.] being 1 where
+    the second of the two is larger, else 0:
+
+        dL/dx = g gamma / d + h [.] v + (x - m_instance) / (H W s_instance) sum_instance(h [.])
+                + (x - m_batch) / (N H W s_batch) sum_batch(h (1 - [.]))
+
+    without the last term in evaluation, where s_batch is given.
+    """
+
+    @staticmethod
+    def forward(ctx, images, v, weight, bias, mean, batch_mean, instance_std, batch_std, training):
+        ctx.save_for_backward(images, v, weight, mean, batch_mean, instance_std, batch_std)
+        ctx.training = training
+        instance = torch.addcmul(_as_map(instance_std, images), images, _as_map(v, images))
+        divided = images / instance.clamp_(min=_as_map(batch_std, images))
+        return torch.addcmul(_as_map(bias, images), divided, _as_map(weight, images))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        images, v, weight, mean, batch_mean, instance_std, batch_std = ctx.saved_tensors
+        instance = torch.addcmul(_as_map(instance_std, images), images, _as_map(v, images))
+        by_instance = instance > _as_map(batch_std, images)
+        divisor = instance.clamp_(min=_as_map(batch_std, images))
+        divided = grad / divisor
+        products = divided * images
+        of_divisor = (products / divisor).mul_(_as_map(-weight, images))  # h
+        of_instance = of_divisor * by_instance
+
+        pixels = images[0, 0].numel()
+        instance_sums = _sums(of_instance)
+        slopes = instance_sums / (pixels * instance_std)
+        offsets = slopes * mean
+        if ctx.training:
+            slope = (_sums(of_divisor) - instance_sums).sum(0) / (len(images) * pixels * batch_std)
+            slopes, offsets = slopes + slope, offsets + slope * batch_mean
+        grad_images = (divided * _as_map(weight, images)).addcmul_(of_instance, _as_map(v, images))
+        grad_images.add_(_line(images, slopes, offsets))
+        grad_v, grad_weight, grad_bias = (
+            _sums(values).sum(0) for values in (of_instance * images, products, grad)
+        )
+        return grad_images, grad_v, grad_weight, grad_bias, *[None] * 5
