@@ -49,8 +49,8 @@ below_one = number(float, 0, 1, below_high=True)
 
 def device_name(text: str) -> str:
     """The type of --device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N")
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]?))?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N, mps, xpu, xpu:N")
     return text
 
 
@@ -382,13 +382,24 @@ def _add_augmentation_flags(group: Group) -> None:
 
 def _add_device_flags(group: Group) -> None:
     group.add_argument(
-        "--device", type=device_name, default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N"
+        "--device",
+        type=device_name,
+        default="auto",
+        metavar="NAME",
+        help="auto (the first CUDA device, else the CPU), cpu, cuda, cuda:N and, untested, mps, xpu or xpu:N",
     )
     group.add_argument(
         "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=("auto", "fp32", "tf32", "bf16", "fp16"),
         default="auto",
-        help="of the multiplications; auto takes the fastest that is safe here",
+        help="of the multiplications; auto takes the fastest that is safe here, fp32 keeps all 23 bits of a "
+        "number's fraction, and tf32, on GPUs that have it, keeps 10 of them where it multiplies",
+    )
+    group.add_argument(
+        "--memory_format",
+        choices=("auto", "channels_last", "contiguous"),
+        default="auto",
+        help="the order of images and weights in memory; auto takes what the network is faster in there",
     )
     group.add_argument(
         "--compile",

@@ -65,13 +65,13 @@ def evaluate(
     all_logits, all_labels = [], []
     for images, labels in batches:
         with autocast(images.device, precision):
-            logits = torch.stack([network(view(images)).double() for view in views])
-        # The logarithm of the sum of the views' probabilities, [N, K]: softmax makes it their mean.
-        all_logits.append(logits.log_softmax(2).logsumexp(0))
+            all_logits.append(torch.stack([network(view(images)).float() for view in views], 1))
         all_labels.append(labels)
-    logits, labels = torch.cat(all_logits), torch.cat(all_labels)
+    logits, labels = torch.cat(all_logits).cpu().double(), torch.cat(all_labels).cpu()
+    # The logarithm of the sum of the views' probabilities, [n, K]: softmax makes it their mean.
+    logits = logits.log_softmax(2).logsumexp(1)
     return Evaluation(
         loss=F.cross_entropy(logits, labels).item(),
-        labels=labels.cpu().numpy(),
-        probabilities=logits.softmax(1).cpu().numpy(),
+        labels=labels.numpy(),
+        probabilities=logits.softmax(1).numpy(),
     )

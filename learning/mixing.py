@@ -1,6 +1,6 @@
 """MixUp and CutMix: two images of a batch become one, and so do their labels.
 
-Every function takes images [N, C, H, W] and targets [N, K], whose rows are probabilities, and returns
+Every function takes pixels [N, C, H, W] and targets [N, K], whose rows are probabilities, and returns
 both in the same shapes. An image's partner is another image of the batch, drawn by permuting it.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from utils.run.device import to_device
+from utils.run.transfer import to_device
 
 Mixed = tuple[torch.Tensor, torch.Tensor]
 
@@ -18,10 +18,11 @@ Mixed = tuple[torch.Tensor, torch.Tensor]
 def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator) -> Mixed:
     """MixUp (Zhang et al. 2017, arXiv 1710.09412): lambda x_i + (1 - lambda) x_j, and the labels alike.
 
-    lambda ~ Beta(alpha, alpha), one draw a batch.
+    lambda ~ Beta(alpha, alpha), one draw a batch. The blended pixels are float32.
     """
     lam = rng.beta(alpha, alpha)
     partner = to_device(rng.permutation(len(images)), images.device)
+    images = images.float()
     return torch.lerp(images[partner], images, lam), torch.lerp(targets[partner], targets, lam)
 
 

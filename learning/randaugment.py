@@ -9,19 +9,19 @@ two. The operations are Pillow's of the same names. What they make of a pixel de
 - the pixel at another place: Rotate, ShearX, ShearY, TranslateX, TranslateY - an affine map;
 - its place: Cutout - a box.
 
-Each of these five kinds treats all images that drew one of its operations at once.
+All images that drew an operation of one kind are treated at once; those with statistics are a kind each.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from learning.augment import colour, inside_boxes
-from utils.run.device import to_device
+from learning.augment import Transform, fill_boxes, filled_boxes, mapped_places
 
 MAX_M = 30
 
@@ -49,6 +49,8 @@ OPERATIONS = tuple(RANGES)
 TWO_WAYS = OPERATIONS[: OPERATIONS.index("Cutout")]
 CUTOUT_COLOUR = (125, 123, 114)  # about the mean of ImageNet, as in the RandAugment code
 
+Plan = dict[str, dict]  # by kind of operation: which images are `chosen`, and what it needs for them
+
 LEVELS = np.arange(256)
 TABLES: dict[str, Callable[[float], np.ndarray]] = {
     "Invert": lambda amount: 255 - LEVELS,
@@ -60,97 +62,117 @@ TABLES: dict[str, Callable[[float], np.ndarray]] = {
 
 
 @dataclass(frozen=True)
-class RandAugment:
-    """`n` random operations of strength `m` (0 to 30) on each image: a `Transform`."""
+class RandAugment(Transform):
+    """`n` random operations of strength `m` (0 to 30) on each image."""
 
     n: int
     m: int
 
-    def __call__(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """uint8 [N, 3, H, W] to the same shape."""
-        for _ in range(self.n):
-            images = random_operation(images, np.full(len(images), self.m), rng)
+    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> list[Plan]:
+        strengths = np.full(count, self.m)
+        return [draw_operations(rng, strengths, height, width) for _ in range(self.n)]
+
+    def apply(self, images: torch.Tensor, drawn: list[Plan]) -> torch.Tensor:
+        for plan in drawn:
+            images = apply_operations(images, plan)
         return images
 
 
 @dataclass(frozen=True)
-class TrivialAugment:
-    """One random operation of random strength on each image: a `Transform` without a setting.
+class TrivialAugment(Transform):
+    """One random operation of random strength on each image, without a setting.
 
     Mueller and Hutter 2021 (arXiv 2103.10158), on the operations and ranges of RandAugment above (the
     paper has 14 operations, some with wider ranges); the strength is uniform among 0, 1, ..., 30.
     """
 
-    def __call__(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """uint8 [N, 3, H, W] to the same shape."""
-        return random_operation(images, rng.integers(MAX_M + 1, size=len(images)), rng)
+    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> Plan:
+        return draw_operations(rng, rng.integers(MAX_M + 1, size=count), height, width)
+
+    def apply(self, images: torch.Tensor, drawn: Plan) -> torch.Tensor:
+        return apply_operations(images, drawn)
 
 
-def random_operation(images: torch.Tensor, strengths: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
-    """One random operation on each image, of `strengths` [N] from 0 to 30: uint8 [N, 3, H, W] to the same."""
-    count = len(images)
+def draw_operations(rng: np.random.Generator, strengths: np.ndarray, height: int, width: int) -> Plan:
+    """One random operation for each image, of `strengths` [N] from 0 to 30."""
+    count = len(strengths)
     operations = rng.choice(OPERATIONS, count)
     signs = np.where(np.isin(operations, TWO_WAYS), rng.choice((-1, 1), count), 1)
     amounts = signs * np.array([RANGES[name] for name in operations]) * strengths / MAX_M
-    return apply_operations(images, operations, amounts, rng.random((count, 2)))
+    return plan_operations(operations, amounts, rng.random((count, 2)), height, width)
 
 
-def apply_operations(
-    images: torch.Tensor, operations: np.ndarray, amounts: np.ndarray, places: np.ndarray
-) -> torch.Tensor:
-    """One operation on each image: uint8 [N, 3, H, W] to the same shape.
+def plan_operations(
+    operations: np.ndarray, amounts: np.ndarray, places: np.ndarray, height: int, width: int
+) -> Plan:
+    """What the device needs for one operation on each image: which images, and arrays, by kind of operation.
 
     `operations` [N] are names, `amounts` [N] in the units of `RANGES`, `places` [N, 2] where in
     (height, width) a Cutout box has its centre, in fractions.
     """
-    result = images.clone()
-    for names, transform in KINDS:
+    plan: Plan = {}
+    for kind, (names, prepare, _) in KINDS.items():
         chosen = np.flatnonzero(np.isin(operations, names))
         if len(chosen):
-            rows = to_device(chosen, images.device)
-            result[rows] = transform(images[rows], operations[chosen], amounts[chosen], places[chosen])
+            about = Chosen(operations[chosen], amounts[chosen], places[chosen], height, width)
+            plan[kind] = {"chosen": chosen, **prepare(about)}
+    return plan
+
+
+def apply_operations(images: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """One operation on each image: uint8 [N, 3, H, W] to the same shape."""
+    result = images.clone()
+    for kind, (_, _, operate) in KINDS.items():
+        if kind in plan:
+            tensors = dict(plan[kind])
+            chosen = tensors.pop("chosen")
+            result[chosen] = operate(images[chosen], **tensors)
     return result
 
 
-def by_table(
-    images: torch.Tensor, operations: np.ndarray, amounts: np.ndarray, places: np.ndarray
-) -> torch.Tensor:
+class Chosen(NamedTuple):
+    """What is drawn for the n images that get an operation of one kind."""
+
+    operations: np.ndarray  # [n], names
+    amounts: np.ndarray  # [n]
+    places: np.ndarray  # [n, 2]
+    height: int
+    width: int
+
+    @property
+    def factors(self) -> np.ndarray:
+        """How far from a degenerate image: 0 is the degenerate image, 1 the image itself."""
+        return 1 + self.amounts.astype(np.float32)
+
+
+def tables_of(chosen: Chosen) -> dict[str, np.ndarray]:
+    """A table [n, 256] for each image, of an operation on a value alone."""
+    pairs = zip(chosen.operations, chosen.amounts, strict=True)
+    return {"tables": np.stack([TABLES[name](amount) for name, amount in pairs]).astype(np.uint8)}
+
+
+def by_table(images: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """Operations on a value alone."""
-    tables = np.stack([TABLES[name](amount) for name, amount in zip(operations, amounts, strict=True)])
-    tables = to_device(tables.astype(np.uint8), images.device)
     return look_up(images, tables[:, None].expand(-1, 3, -1))
-
-
-def by_statistics(
-    images: torch.Tensor, operations: np.ndarray, amounts: np.ndarray, places: np.ndarray
-) -> torch.Tensor:
-    """AutoContrast, Equalize and Contrast: tables that depend on the image."""
-    makers = {"AutoContrast": autocontrast_tables, "Equalize": equalize_tables, "Contrast": contrast_tables}
-    tables = torch.empty(len(images), 3, 256, device=images.device)
-    for name, maker in makers.items():
-        chosen = np.flatnonzero(operations == name)
-        if len(chosen):
-            rows = to_device(chosen, images.device)
-            factors = to_device(1 + amounts[chosen].astype(np.float32), images.device)
-            tables[rows] = maker(images[rows], factors)
-    return look_up(images, tables.clamp(0, 255).to(torch.uint8))
 
 
 def look_up(images: torch.Tensor, tables: torch.Tensor) -> torch.Tensor:
     """Each value replaced by its entry in the table of its image and channel, [N, 3, 256]."""
+    tables = tables.clamp(0, 255).to(torch.uint8)
     return tables.gather(2, images.flatten(2).long()).view(images.shape)
 
 
-def autocontrast_tables(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Stretch each channel so that its darkest value becomes 0 and its brightest 255: [N, 3, 256]."""
+def autocontrast(images: torch.Tensor) -> torch.Tensor:
+    """Stretch each channel so that its darkest value becomes 0 and its brightest 255."""
     low = images.amin((2, 3)).float()[..., None]
     high = images.amax((2, 3)).float()[..., None]
     levels = torch.arange(256.0, device=images.device)
-    return torch.where(high > low, (levels - low) * 255 / (high - low).clamp(min=1), levels)
+    stretched = (levels - low) * 255 / (high - low).clamp(min=1)
+    return look_up(images, torch.where(high > low, stretched, levels))
 
 
-def equalize_tables(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Make the histogram of each channel as flat as it can be: [N, 3, 256].
+def equalize(images: torch.Tensor) -> torch.Tensor:
+    """Make the histogram of each channel as flat as it can be.
 
     A value becomes (step / 2 + the number of darker pixels) / step in whole numbers, where a step is
     1/255 of the pixels without those of the brightest value.
@@ -160,14 +182,14 @@ def equalize_tables(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor
     values = images.flatten(2).contiguous().sort(2).values
     darker = torch.searchsorted(values, levels.contiguous())
     step = torch.searchsorted(values, values[..., -1:].contiguous()) // 255
-    return torch.where(step > 0, (step // 2 + darker) // step.clamp(min=1), levels).float()
+    return look_up(images, torch.where(step > 0, (step // 2 + darker) // step.clamp(min=1), levels))
 
 
-def contrast_tables(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Move each value away from, or towards, the image's mean grey: [N, 3, 256]."""
+def contrast(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Move each value away from, or towards, the image's mean grey."""
     mean = (grey(images).mean((1, 2, 3)) + 0.5).floor()[:, None]
     levels = torch.arange(256.0, device=images.device)
-    return (mean + factors[:, None] * (levels - mean))[:, None].expand(-1, 3, -1)
+    return look_up(images, (mean + factors[:, None] * (levels - mean))[:, None].expand(-1, 3, -1))
 
 
 def grey(images: torch.Tensor) -> torch.Tensor:
@@ -179,18 +201,17 @@ def grey(images: torch.Tensor) -> torch.Tensor:
 def smooth(images: torch.Tensor) -> torch.Tensor:
     """Pillow's SMOOTH filter, which leaves the border as it is: uint8 [N, 3, H, W] to float32."""
     smoothed = images.float()
-    kernel = torch.ones(3, 1, 3, 3, device=images.device)
-    kernel[:, :, 1, 1] = 5
-    smoothed[..., 1:-1, 1:-1] = (F.conv2d(smoothed, kernel / 13, groups=3) + 0.5).floor()
+    # By sums: a convolution would be tuned anew for each number of images, and may be of low precision.
+    threes = smoothed[..., :-2] + smoothed[..., 1:-1] + smoothed[..., 2:]
+    nines = threes[..., :-2, :] + threes[..., 1:-1, :] + threes[..., 2:, :]
+    inner = smoothed[..., 1:-1, 1:-1]
+    inner.copy_(((nines + 4 * inner) / 13 + 0.5).floor())
     return smoothed
 
 
-def by_blend(
-    images: torch.Tensor, operations: np.ndarray, amounts: np.ndarray, places: np.ndarray
-) -> torch.Tensor:
+def by_blend(images: torch.Tensor, is_color: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """Color and Sharpness: away from, or towards, the image without colours or without details."""
-    is_color = to_device(operations == "Color", images.device)[:, None, None, None]
-    factors = to_device(1 + amounts.astype(np.float32), images.device)[:, None, None, None]
+    is_color, factors = (values[:, None, None, None] for values in (is_color, factors))
     degenerate = torch.where(is_color, grey(images), smooth(images))
     return torch.lerp(degenerate, images.float(), factors).clamp(0, 255).to(torch.uint8)
 
@@ -211,31 +232,39 @@ def affine_map(name: str, amount: float) -> list[list[float]]:
     }[name]
 
 
-def by_map(
-    images: torch.Tensor, operations: np.ndarray, amounts: np.ndarray, places: np.ndarray
-) -> torch.Tensor:
+def maps_of(chosen: Chosen) -> dict[str, np.ndarray]:
+    """An affine map [n, 2, 3] for each image."""
+    pairs = zip(chosen.operations, chosen.amounts, strict=True)
+    return {"maps": np.array([affine_map(*pair) for pair in pairs], np.float32)}
+
+
+def by_map(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """Geometric operations, bilinear; what comes from outside the image is black."""
-    maps = np.array([affine_map(*pair) for pair in zip(operations, amounts, strict=True)], np.float32)
-    places_from = F.affine_grid(to_device(maps, images.device), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images.float(), places_from, padding_mode="border", align_corners=False)
-    inside = (places_from.abs() < 1).all(3)[:, None]
+    places = mapped_places(maps, *images.shape[2:])
+    moved = F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)
+    inside = (places.abs() < 1).all(3)[:, None]
     return (moved * inside).round().to(torch.uint8)
 
 
-def by_box(
-    images: torch.Tensor, operations: np.ndarray, amounts: np.ndarray, places: np.ndarray
-) -> torch.Tensor:
-    """Cutout: a grey square."""
-    shape = np.array(images.shape[2:])
-    sides = np.round(amounts[:, None] * shape)
-    starts = np.round(places * shape - sides / 2)
-    return torch.where(inside_boxes(starts, starts + sides, images), colour(CUTOUT_COLOUR, images), images)
+def boxes_of(chosen: Chosen) -> dict[str, np.ndarray]:
+    """A grey square for each image."""
+    shape = np.array((chosen.height, chosen.width))
+    sides = np.round(chosen.amounts[:, None] * shape)
+    starts = np.round(chosen.places * shape - sides / 2)
+    return filled_boxes(starts, starts + sides, chosen.height, chosen.width, CUTOUT_COLOUR)
 
 
-KINDS = (
-    (("Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness"), by_table),
-    (("AutoContrast", "Equalize", "Contrast"), by_statistics),
-    (("Color", "Sharpness"), by_blend),
-    (("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"), by_map),
-    (("Cutout",), by_box),
-)
+# Of each kind its operations, what is prepared for them on the host, and what they do on the device.
+KINDS: dict[str, tuple[tuple[str, ...], Callable[[Chosen], dict], Callable[..., torch.Tensor]]] = {
+    "table": (("Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness"), tables_of, by_table),
+    "autocontrast": (("AutoContrast",), lambda chosen: {}, autocontrast),
+    "equalize": (("Equalize",), lambda chosen: {}, equalize),
+    "contrast": (("Contrast",), lambda chosen: {"factors": chosen.factors}, contrast),
+    "blend": (
+        ("Color", "Sharpness"),
+        lambda chosen: {"is_color": chosen.operations == "Color", "factors": chosen.factors},
+        by_blend,
+    ),
+    "map": (("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"), maps_of, by_map),
+    "box": (("Cutout",), boxes_of, fill_boxes),
+}

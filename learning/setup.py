@@ -1,9 +1,7 @@
 """From flags to objects: the one place that reads flags to decide what a run is made of."""
 
 import hashlib
-import os
 import platform
-import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
@@ -19,12 +17,12 @@ from torch import nn
 from learning.augment import (
     Augment,
     CenterCrop,
+    Flip,
     Normalise,
     RandomErasing,
     RandomResizedCrop,
     Transform,
     center_crop,
-    flip,
 )
 from learning.evaluator import Evaluation, View, evaluate
 from learning.fit import Fit
@@ -35,7 +33,7 @@ from learning.randaugment import RandAugment, TrivialAugment
 from learning.schedule import lr_factor
 from learning.teacher import Teacher
 from learning.trainer import Trainer
-from network import build_network, load_weights
+from network import NETWORKS, build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
 from utils.data.cache import check_images, unreadable_images
@@ -46,7 +44,15 @@ from utils.data.images import open_images
 from utils.data.leaks import leaks
 from utils.errors import UserError
 from utils.run.checkpoint import contents_told, load_checkpoint, save_checkpoint
-from utils.run.device import choose_device, choose_precision, configure, describe
+from utils.run.compiler import prepare_compiler
+from utils.run.device import (
+    MEMORY_FORMATS,
+    choose_device,
+    choose_memory_format,
+    choose_precision,
+    configure,
+    describe,
+)
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.randomness import torch_seed
@@ -72,6 +78,7 @@ class Parts:
     teacher: Teacher | None
     device: torch.device
     precision: str
+    memory_format: str
 
     @property
     def global_batch(self) -> int:
@@ -86,7 +93,7 @@ class Parts:
     @property
     def normalise(self) -> Normalise:
         """Makes the network's input of uint8 images."""
-        return Normalise(*self.normalisation, self.device)
+        return Normalise(*self.normalisation, self.device, MEMORY_FORMATS[self.memory_format])
 
     @property
     def views(self) -> list[View]:
@@ -126,6 +133,7 @@ class Parts:
             "normalisation": [list(part) for part in self.normalisation],
             "teacher": self.teacher and self.teacher.fingerprint,
             "precision": self.precision,
+            "memory_format": self.memory_format,
             "device": describe(self.device),
             "versions": {
                 "python": platform.python_version(),
@@ -139,27 +147,32 @@ class Parts:
 def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     """Find the images and build the network.
 
-    With a `checkpoint` the classes, precision and normalisation are those of its run, and no pretrained
-    weights are loaded. Raises `UserError` or `WeightsError`, and `Interrupted` from `check`.
+    With a `checkpoint` the classes, precision, memory format and normalisation are those of its run, and no
+    pretrained weights are loaded. Raises `UserError` or `WeightsError`, and `Interrupted` from `check`.
     """
     device = choose_device(args.device)
-    precision = checkpoint["precision"] if checkpoint else choose_precision(args.precision, device)
-    configure(device, args.deterministic)
-    compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
-    if args.compile and not args.evaluate and not any(map(shutil.which, compilers)):  # evaluation needs none
-        raise UserError("--compile needs a C++ compiler, and there is none; install g++, or leave it out")
-    print(f"device   {describe(device)}, {precision}")
+    if checkpoint:
+        precision = checkpoint["precision"]
+        memory_format = checkpoint.get("memory_format", "channels_last")  # younger than the first checkpoints
+    else:
+        precision = choose_precision(args.precision, device)
+        memory_format = choose_memory_format(args.memory_format, NETWORKS[args.model][0], device)
+    configure(device, precision, args.deterministic)
+    if args.compile and not args.evaluate:  # which is never compiled
+        prepare_compiler(device, Path(args.cache_dir))
+    print(f"device   {describe(device)}; {precision}, {memory_format}")
     dataset, skipped = find_data(args, checkpoint, check)
     network, normalisation = make_network(args, len(dataset.classes), checkpoint)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device, memory_format=MEMORY_FORMATS[memory_format])
     teacher = None
     if args.teacher and not args.evaluate:
-        teacher = make_teacher(args, dataset, Normalise(*normalisation, device), device)
+        teacher = make_teacher(args, dataset, normalisation, device)
     if checkpoint and not args.evaluate and (teacher and teacher.fingerprint) != checkpoint.get("teacher"):
         raise UserError(f"--teacher {args.teacher} is not the network that the run follows; name that one")
     images = open_images(dataset, frame_of(args), args.cache, Path(args.cache_dir), args.num_workers, check)
     loader = Loader(images, dataset.labels, device, check)
-    return Parts(args, dataset, skipped, network, normalisation, loader, teacher, device, precision)
+    settings = (device, precision, memory_format)
+    return Parts(args, dataset, skipped, network, normalisation, loader, teacher, *settings)
 
 
 def frame_of(args: Namespace) -> Frame:
@@ -236,8 +249,10 @@ def make_network(
     return network, normalisation
 
 
-def make_teacher(args: Namespace, dataset: Dataset, normalise: Normalise, device: torch.device) -> Teacher:
-    """The network of another run's checkpoint, for inputs made by `normalise`.
+def make_teacher(
+    args: Namespace, dataset: Dataset, normalisation: Normalisation, device: torch.device
+) -> Teacher:
+    """The network of another run's checkpoint, for inputs of the student's `normalisation`.
 
     Raises `UserError` if there is none in the file, or one that knows other classes.
     """
@@ -251,9 +266,12 @@ def make_teacher(args: Namespace, dataset: Dataset, normalise: Normalise, device
         network.load_state_dict(checkpoint["network"])
     with path.open("rb") as file:
         fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+    family = NETWORKS[flags["model"]][0]
+    memory_format = MEMORY_FORMATS[choose_memory_format(args.memory_format, family, device)]
+    normalise = Normalise(*checkpoint["normalisation"], device, memory_format)
     return Teacher(
-        network.to(device, memory_format=torch.channels_last),
-        Normalise(*checkpoint["normalisation"], device).after(normalise),
+        network.to(device, memory_format=memory_format),
+        normalise.after(Normalise(*normalisation, device)),
         args.teacher_temperature,
         args.teacher_weight,
         fingerprint,
@@ -266,7 +284,7 @@ def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, 
     if args.crop != "none":
         crop = RandomResizedCrop if args.crop == "random" else CenterCrop
         transforms["crop"] = crop(args.image_size)
-    transforms["flip"] = flip
+    transforms["flip"] = Flip()
     if args.randaugment:
         transforms["randaugment"] = RandAugment(args.rand_n, args.rand_m)
     if args.trivial_augment:

@@ -36,7 +36,8 @@ class Totals:
 
     def add(self, step: int, images: int, loss: torch.Tensor, hits: torch.Tensor) -> None:
         """Note the mean `loss` and the number of `hits` of one step over `images` images."""
-        self._waiting.append((step, images, torch.stack((loss.detach().double(), hits.double()))))
+        # Hits are whole in float32 up to 16 million images a step, and not all devices have float64.
+        self._waiting.append((step, images, torch.stack((loss.detach().float(), hits.float()))))
 
     def collect(self) -> "Totals":
         """Fetch what waits on the device and return it apart, as the totals since the last time.
@@ -67,14 +68,15 @@ class Totals:
 class Trainer:
     """Runs training steps; step t is a function of the state, the batch and (seed, t) alone.
 
-    `lr_factor` maps a step to the factor of the learning rate, `augment` and `normalise` make the
-    network's input of a uint8 batch, `mixing` mixes it, and `criterion` maps logits [N, K] and target
-    probabilities [N, K] to the loss, to which a `teacher` adds its own.
+    `lr_factor` maps a step to the factor of the learning rate, `augment` and `mixing` change a uint8 batch,
+    `normalise` makes the network's input of it, and `criterion` maps logits [N, K] and target probabilities
+    [N, K] to the loss, to which a `teacher` adds its own.
 
     The images of a step go through the network in `accumulate` batches, which takes the memory of one.
     Gradients longer than `grad_clip` over all parameters are scaled down to it. For the first
-    `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are. A
-    `compiled` network takes its steps through torch.compile.
+    `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are. When
+    `compiled`, all from the normalisation to the loss and back is one graph of torch.compile's;
+    augmentation and mixing stay outside, whose shapes and numbers change with the draws.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class Trainer:
         compiled: bool = False,
     ):
         self.network = network
-        # A graph for each batch size, of which there are at most two; the network itself evaluates.
-        self.forward = torch.compile(network, dynamic=False) if compiled else network
+        # A graph for each batch size and kind of pixels, of which there are at most two each.
+        self.loss_and_hits = (
+            torch.compile(self._loss_and_hits, dynamic=False) if compiled else self._loss_and_hits
+        )
         self.optimizer = optimizer
         self.lr_factor = lr_factor
         self.augment = augment
@@ -135,11 +139,10 @@ class Trainer:
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
 
-        inputs = self.normalise(self.augment(images, draws))
-        inputs, targets = self.mixing(inputs, self.one_hot[labels], draws("mixing"))
+        mixed, targets = self.mixing(self.augment(images, draws), self.one_hot[labels], draws("mixing"))
 
         self._set_mode()
-        loss, hits = self._backward(inputs, targets)
+        loss, hits = self._backward(mixed, targets)
         if self.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.grad_clip)
@@ -147,7 +150,7 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None:
-            self.ema.update(self.network, self.step)
+            self.ema.update(self.step)
 
         self.totals.add(self.step, len(images), loss, hits)
         self.step += 1
@@ -167,22 +170,30 @@ class Trainer:
                     module.eval()
         self.frozen = frozen
 
-    def _backward(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _backward(self, pixels: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Add up the gradients of the mean loss over the batch; returns that loss and the hits."""
         total, hits = torch.zeros((), device=self.device), 0
-        count = min(self.accumulate, len(inputs))
-        parts = (tensor.tensor_split(count) for tensor in (inputs, targets))  # as equal as they can be
+        count = min(self.accumulate, len(pixels))
+        parts = (tensor.tensor_split(count) for tensor in (pixels, targets))  # as equal as they can be
         for part, part_targets in zip(*parts, strict=True):
             with autocast(self.device, self.precision):
-                logits = self.forward(part)
-                loss = self.criterion(logits, part_targets)
-                if self.teacher is not None:
-                    loss = loss + self.teacher.loss(part, logits)
-            loss = loss * (len(part) / len(inputs))
+                loss, part_hits = self.loss_and_hits(part, part_targets)
+            loss = loss * (len(part) / len(pixels))
             self.scaler.scale(loss).backward()
             total = total + loss.detach()
-            hits = hits + (logits.detach().argmax(1) == part_targets.argmax(1)).sum()
+            hits = hits + part_hits
         return total, hits
+
+    def _loss_and_hits(
+        self, pixels: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss over the images, and how many were taken for the class of their largest target."""
+        inputs = self.normalise(pixels)
+        logits = self.network(inputs)
+        loss = self.criterion(logits, targets)
+        if self.teacher is not None:
+            loss = loss + self.teacher.loss(inputs, logits)
+        return loss, (logits.detach().argmax(1) == targets.argmax(1)).sum()
 
     def state_dict(self) -> dict:
         """All that the next step depends on beside the batch, and the epoch's totals so far."""
@@ -201,7 +212,12 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         if self.ema is not None:
             self.ema.network.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # But for the last step's learning rate, the settings are those of the torch and device that go on.
+        pairs = zip(
+            self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"], strict=True
+        )
+        groups = [{**ours, "lr": stored["lr"]} for ours, stored in pairs]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         self.totals = Totals(**state["totals"])

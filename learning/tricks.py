@@ -24,10 +24,7 @@ def active_tricks(fit: Fit, views: int) -> dict[str, str]:
         **_of_network(trainer.network),
         "optimizer": _optimizer(trainer),
         "schedule": _schedule(fit),
-        "augmentation": ", ".join(
-            getattr(transform, "__name__", str(transform))
-            for transform in trainer.augment.transforms.values()
-        ),
+        "augmentation": ", ".join(map(str, trainer.augment.transforms.values())),
         "loss": "cross-entropy, plain for validation and test images",
     }
     mixing, loss = trainer.mixing, trainer.criterion.keywords

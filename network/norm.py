@@ -7,6 +7,7 @@ activate twice. Asking for both at once leaves that decision to the layer.
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from network.evonorm import EvoNormB0, EvoNormS0
@@ -15,7 +16,8 @@ from network.evonorm import EvoNormB0, EvoNormS0
 class BatchNormAct(nn.BatchNorm2d):
     """Batch normalisation, then an activation: [N, C, H, W] -> [N, C, H, W].
 
-    Parameters and buffers are those of `nn.BatchNorm2d`, under the same names.
+    Parameters and buffers are those of `nn.BatchNorm2d`, under the same names. But `num_batches_tracked` is
+    left as it is: nothing reads it, and counting takes a kernel for each layer and step.
     """
 
     def __init__(
@@ -25,7 +27,11 @@ class BatchNormAct(nn.BatchNorm2d):
         self.activation = activation or nn.Identity()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.activation(super().forward(images))
+        statistics = self.running_mean, self.running_var
+        affine = self.weight, self.bias
+        return self.activation(
+            F.batch_norm(images, *statistics, *affine, self.training, self.momentum, self.eps)
+        )
 
 
 class FrozenBatchNormAct(BatchNormAct):

@@ -9,13 +9,16 @@ import torchvision.transforms.v2.functional as tv
 from learning.augment import (
     Augment,
     CenterCrop,
+    Flip,
     Normalise,
     RandomErasing,
     RandomResizedCrop,
+    Transform,
     center_crop,
-    flip,
+    mapped_places,
     random_boxes,
 )
+from learning.randaugment import RandAugment
 from utils.run.randomness import draws_of_step
 
 
@@ -26,7 +29,7 @@ def random_images(count=64, height=5, width=7):
 
 def test_flip_mirrors_about_half_of_the_images():
     images = random_images(1000)
-    flipped = flip(images, np.random.default_rng(0))
+    flipped = Flip()(images, np.random.default_rng(0))
     mirrored = torch.from_numpy(images.numpy()[..., ::-1].copy())
     is_same = (flipped == images).all((1, 2, 3))
     is_mirrored = (flipped == mirrored).all((1, 2, 3))
@@ -52,10 +55,41 @@ def test_normalise_takes_any_memory_order():
 def test_a_transform_more_does_not_shift_the_draws_of_the_others():
     images = random_images()
     draws = draws_of_step(seed=1, step=2)
-    noise = {"noise": lambda images, rng: images.add(int(rng.random()))}
-    alone = Augment({"flip": flip})(images, draws)
-    assert torch.equal(Augment({**noise, "flip": flip})(images, draws), alone)
-    assert not torch.equal(Augment({"flip": flip})(images, draws_of_step(seed=1, step=3)), alone)
+
+    class Nothing(Transform):
+        def draw(self, rng, count, height, width):
+            return rng.random(count)
+
+        def apply(self, images, drawn):
+            return images
+
+    flips = {"flip": Flip()}
+    alone = Augment(flips)(images, draws)
+    assert torch.equal(Augment({"nothing": Nothing(), **flips})(images, draws), alone)
+    assert not torch.equal(Augment(flips)(images, draws_of_step(seed=1, step=3)), alone)
+
+
+def test_transforms_one_after_the_other_do_what_each_does_alone():
+    """Drawing all at first, and copying what is drawn at once, changes nothing; sizes follow the crop."""
+    images = random_images(16, 20, 20)
+    transforms = {
+        "crop": RandomResizedCrop(12),
+        "flip": Flip(),
+        "randaugment": RandAugment(2, 15),
+        "random_erasing": RandomErasing(1, (9, 8, 7)),
+    }
+    draws = draws_of_step(seed=1, step=2)
+    together, one_by_one = Augment(transforms)(images, draws), images
+    for stream, transform in transforms.items():
+        one_by_one = transform(one_by_one, draws(stream))
+    assert together.shape == (16, 3, 12, 12)
+    assert torch.equal(together, one_by_one)
+
+
+def test_places_are_those_of_torch():
+    maps = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    expected = F.affine_grid(maps, [4, 3, 5, 7], align_corners=False)
+    torch.testing.assert_close(mapped_places(maps, 5, 7), expected)
 
 
 def test_center_crop_takes_the_middle():

@@ -65,7 +65,8 @@ def test_a_training_pass_equals_torchvisions(name):
         error = (parameter.grad - expected.grad).abs().max()
         assert error <= 1e-8 * expected.grad.abs().max() + 1e-12, key
     for (key, expected), buffer in zip(theirs.named_buffers(), ours.buffers(), strict=True):
-        torch.testing.assert_close(buffer, expected, msg=key)
+        if not key.endswith("num_batches_tracked"):  # which ours leave alone
+            torch.testing.assert_close(buffer, expected, msg=key)
 
 
 def as_computed(layer: nn.Conv2d, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

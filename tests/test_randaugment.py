@@ -7,9 +7,24 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from learning.randaugment import OPERATIONS, RANGES, TWO_WAYS, RandAugment, TrivialAugment, apply_operations
+from learning.randaugment import (
+    OPERATIONS,
+    RANGES,
+    TWO_WAYS,
+    RandAugment,
+    TrivialAugment,
+    apply_operations,
+    plan_operations,
+)
+from utils.run.transfer import to_device
 
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+def operate(images, operations, amounts, places) -> torch.Tensor:
+    """One operation on each image, with what is drawn given."""
+    given = map(np.array, (operations, amounts, places))
+    return apply_operations(images, to_device(plan_operations(*given, *images.shape[2:]), images.device))
 
 
 def smooth_images(count: int, size: int) -> torch.Tensor:
@@ -77,7 +92,7 @@ def test_each_operation_is_pillows(name, share, size):
     amount = share * RANGES[name]
     images = smooth_images(6, size)
     places = np.random.default_rng(1).random((6, 2))
-    ours = apply_operations(images, np.array([name] * 6), np.array([amount] * 6), places)
+    ours = operate(images, [name] * 6, [amount] * 6, places)
     assert ours.dtype == torch.uint8
     assert ours.shape == images.shape
     for ours_one, before, place in zip(ours, images, places, strict=True):
@@ -95,9 +110,9 @@ def test_images_of_a_batch_are_treated_apart():
     images = smooth_images(len(OPERATIONS), 32)
     amounts = np.array([0.5 * RANGES[name] for name in OPERATIONS])
     places = np.full((len(OPERATIONS), 2), 0.5)
-    together = apply_operations(images, np.array(OPERATIONS), amounts, places)
+    together = operate(images, OPERATIONS, amounts, places)
     for i, name in enumerate(OPERATIONS):
-        alone = apply_operations(images[i : i + 1], np.array([name]), amounts[i : i + 1], places[i : i + 1])
+        alone = operate(images[i : i + 1], [name], amounts[i : i + 1], places[i : i + 1])
         assert torch.equal(together[i : i + 1], alone)
 
 
@@ -111,7 +126,7 @@ def test_a1_a2_strength_grows_with_m_for_every_operation(name):
         changes = []
         for m in (0, 7, 15, 22, 30):
             amounts = np.full(4, sign * RANGES[name] * m / 30)
-            changed = apply_operations(images, np.array([name] * 4), amounts, np.full((4, 2), 0.5))
+            changed = operate(images, [name] * 4, amounts, np.full((4, 2), 0.5))
             changes.append((changed.float() - images.float()).abs().mean().item())
         assert changes[0] == 0
         assert all(before < after for before, after in pairwise(changes)), changes
@@ -120,19 +135,19 @@ def test_a1_a2_strength_grows_with_m_for_every_operation(name):
 def test_a4_distances_scale_with_the_image():
     for size in (40, 80):
         image = torch.full((1, 3, size, size), 200, dtype=torch.uint8)
-        moved = apply_operations(image, np.array(["TranslateX"]), np.array([0.45]), np.zeros((1, 2)))
+        moved = operate(image, ["TranslateX"], [0.45], np.zeros((1, 2)))
         assert (moved[0, 0, 0] == 0).float().mean() == pytest.approx(0.45, abs=0.02)
 
 
 def test_every_operation_and_both_directions_occur(monkeypatch):
     seen = {name: [] for name in OPERATIONS}
 
-    def note(images, operations, amounts, places):
+    def note(operations, amounts, *_):
         for name, amount in zip(operations, amounts, strict=True):
             seen[name].append(amount)
-        return images
+        return {}
 
-    monkeypatch.setattr("learning.randaugment.apply_operations", note)
+    monkeypatch.setattr("learning.randaugment.plan_operations", note)
     images = torch.zeros(1600, 3, 2, 2, dtype=torch.uint8)
     RandAugment(2, 15)(images, np.random.default_rng(0))
     for name, amounts in seen.items():
@@ -153,16 +168,16 @@ def test_the_same_draws_give_the_same_images_and_the_input_stays():
 def test_trivial_augment_draws_one_operation_of_any_strength(monkeypatch):
     shares, calls = [], []
 
-    def note(images, operations, amounts, places):
-        calls.append(len(images))
+    def note(operations, amounts, *_):
+        calls.append(len(operations))
         shares.extend(
             abs(amount) / RANGES[name]
             for name, amount in zip(operations, amounts, strict=True)
             if RANGES[name]
         )
-        return images
+        return {}
 
-    monkeypatch.setattr("learning.randaugment.apply_operations", note)
+    monkeypatch.setattr("learning.randaugment.plan_operations", note)
     TrivialAugment()(torch.zeros(3100, 3, 2, 2, dtype=torch.uint8), np.random.default_rng(0))
     assert calls == [3100]
     strengths, counts = np.unique(np.round(30 * np.array(shares)), return_counts=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learning.augment import Augment, Normalise, flip
+from learning.augment import Augment, Flip, Normalise
 from learning.evaluator import Evaluation, evaluate
 from learning.loss import distillation, soft_cross_entropy
 from learning.mixing import Mixing
@@ -43,7 +43,7 @@ def make_trainer(
     network = network or tiny_network()
     settings = {
         "lr_factor": lr_factor,
-        "augment": Augment({"flip": flip}),
+        "augment": Augment({"flip": Flip()}),
         "normalise": NORMALISE,
         "mixing": Mixing(*mixing),
         "criterion": soft_cross_entropy,

@@ -129,7 +129,7 @@ def test_nothing_is_told_of_a_plain_run_but_what_every_run_has(run):
     assert [line.split(":")[0].replace("tricks", "").strip() for line in told.splitlines()] == [
         *("optimizer", "schedule", "augmentation", "loss"),
     ]
-    assert "augmentation: flip" in told
+    assert "augmentation: Flip()" in told
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ def main(argv: Sequence[str], text: str) -> int:
     extra = [flag for flag in argv if flag != "--dry_run"]
     try:
         seeds, cards = words("SEEDS", r"\d+"), words("GPUS", r"[\w-]+")
+        for card in cards:
+            environment(card)  # before anything is started
         commands = make_commands(read_list(text), extra, seeds)
         left = unfinished(commands)
         if len(extra) < len(argv):
@@ -112,6 +114,24 @@ def unfinished(commands: Commands) -> dict[str, Namespace]:
     return left
 
 
+def environment(card: str | None) -> dict[str, str]:
+    """The environment of a run on one card: of `GPUS`, as a number among those that are visible, or a name.
+
+    Cards are numbered as nvidia-smi does it. Raises `UserError` for a card that is not visible.
+    """
+    environ = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
+    if card is None:
+        return environ
+    visible_cards = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible_cards is not None:
+        cards = [name.strip() for name in visible_cards.split(",") if name.strip()]
+        if card.isdigit() and int(card) < len(cards):
+            card = cards[int(card)]
+        elif card not in cards:
+            raise UserError(f'GPUS names {card}, which CUDA_VISIBLE_DEVICES="{visible_cards}" does not show')
+    return environ | {"CUDA_VISIBLE_DEVICES": card}
+
+
 class Batch:
     """Runs that are started one after the other, on several cards beside each other.
 
@@ -176,7 +196,7 @@ class Batch:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=os.environ | ({"CUDA_VISIBLE_DEVICES": card} if card else {}),
+            env=environment(card),
         )
         self.going[run] = process
         if self.stopped:  # between the check and the start

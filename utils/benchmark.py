@@ -1,7 +1,7 @@
 """How fast a machine trains, and what each trick costs there (python -m utils.benchmark --help).
 
 Contenders take turns in one process, a few steps each, and a rate is the median over the rounds, so that
-what else the machine does hits all of them alike.
+what else the machine does hits all of them alike. What we switch on in torch and in malloc serves all too.
 """
 
 import argparse
@@ -79,22 +79,22 @@ class Ours:
 
 
 def ours_with(settings: argparse.Namespace, *flags: str) -> Ours:
-    """Training with Adam from scratch and `flags`, on the images and in the sizes of the settings."""
+    """Training with Adam from scratch, on the images and in the sizes of the settings."""
     argv = ["--checkpoint_name", "benchmark", "--data_dir", settings.data_dir]
     argv += ["--cache_dir", settings.cache_dir, "--pretrained", "0", "--epochs", "1000"]
     argv += ["--image_size", str(settings.image_size), "--batch_size", str(settings.batch_size)]
-    argv += ["--optimizer", "ADAM", "--learning_rate", "0.0001", *flags]
+    argv += ["--optimizer", "ADAM", "--learning_rate", "0.0001", *settings.flags, *flags]
     return Ours(options.parse_args(argv))
 
 
 class Loop:
     """The usual loop: torchvision's network, Pillow in a DataLoader, torch's Adam as it comes.
 
-    `tuned` adds what a good trainer has: bf16 autocast, channels_last and two workers.
+    `tuned` adds what a good trainer has: bf16 autocast, channels_last and a worker for each core.
     """
 
     def __init__(self, settings: argparse.Namespace, model: str, tuned: bool):
-        self.device, self.tuned = choose_device("auto"), tuned
+        self.device, self.tuned = choose_device(settings.device), tuned
         size = (settings.image_size, settings.image_size)
         prepare = [transforms.Resize(size), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
         folder = next(path for path in find_train_folders(Path(settings.data_dir)) if path.is_dir())
@@ -104,7 +104,7 @@ class Loop:
             settings.batch_size,
             shuffle=True,
             drop_last=True,
-            num_workers=2 if tuned else 0,
+            num_workers=cores() if tuned else 0,
             persistent_workers=tuned,
             pin_memory=self.device.type == "cuda",
         )
@@ -129,6 +129,11 @@ class Loop:
         loss.backward()
         self.optimizer.step()
         return len(images)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_train_folders(root: Path) -> list[Path]:
@@ -162,7 +167,7 @@ def peak_memory(settings: argparse.Namespace, model: str, kind: str) -> float:
     contender = ours_with(settings, "--model", model) if ours else Loop(settings, model, kind == "tuned")
     for _ in range(3):
         contender.end_to_end()
-    return peak_memory_mb(choose_device("auto"))
+    return peak_memory_mb(choose_device(settings.device))
 
 
 def loader_rate(settings: argparse.Namespace, size: int, *flags: str) -> float:
@@ -267,7 +272,11 @@ def measure_input(settings: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.benchmark",
+        description=__doc__.splitlines()[0],
+        epilog="Other flags are those of main.py, for our side of each comparison.",
+    )
     parser.add_argument("--data_dir", help="a folder of images (default: the demo's, drawn first)")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
     parser.add_argument("--image_size", type=int, default=64, metavar="PIXELS")
@@ -276,13 +285,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4, metavar="N", help="steps a turn")
     parser.add_argument("--baseline", action="store_true", help="beside the usual loops of torchvision")
     parser.add_argument("--skip", nargs="+", default=(), choices=("networks", "tricks", "input"))
-    settings = parser.parse_args(argv)
+    settings, flags = parser.parse_known_args(argv)
+    settings.flags = flags
+    settings.device = options.parse_args(["--checkpoint_name", "benchmark", *flags]).device
     with tempfile.TemporaryDirectory() as folder:
         settings.cache_dir = f"{folder}/cache"
         if settings.data_dir is None:
             settings.data_dir = "data/demo"
             draw_demo(Path(settings.data_dir), lambda: None)
-        device = choose_device("auto")
+        device = choose_device(settings.device)
         print(
             f"{describe(device)}; torch {torch.__version__}, torchvision {torchvision.__version__}, "
             f"Pillow {PIL.__version__}; {time.strftime('%Y-%m-%d')}\n"

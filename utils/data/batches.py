@@ -11,6 +11,7 @@ import torch
 
 from utils.data.images import ImageSource
 from utils.run.randomness import generator
+from utils.run.transfer import pinned
 
 Item = TypeVar("Item")
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -59,6 +60,9 @@ class Loader:
         self.labels = torch.from_numpy(labels)
         self.device = device
         self.check = check
+        # Copies overlap with the computation on the current stream. One for all that is ever loaded, since
+        # torch keeps memory that was freed on a stream for that stream.
+        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, index_lists: Iterable[np.ndarray]) -> Iterator[Batch]:
         """(images uint8 [N, 3, S, S] channels_last, labels int64 [N]) for each list of N numbers.
@@ -68,34 +72,35 @@ class Loader:
         for_images, for_labels = itertools.tee(index_lists)
         images = self.source.batches(for_images)  # may start processes, so it comes before any thread
         labels = (self.labels[torch.from_numpy(indices)] for indices in for_labels)
-        return self._handed_out(_ahead(_to_device(zip(images, labels, strict=True), self.device)))
+        return self._handed_out(_ahead(self._copied(zip(images, labels, strict=True))))
 
     def _handed_out(self, batches: Iterator[CopiedBatch]) -> Iterator[Batch]:
         for batch, copied in batches:
             self.check()
-            if copied is not None:
+            if copied is None:
+                batch = tuple(tensor.to(self.device) for tensor in batch)
+            else:
                 stream = torch.cuda.current_stream(self.device)
                 stream.wait_event(copied)
                 for tensor in batch:
                     tensor.record_stream(stream)  # its memory is not reused before this stream is done
             yield batch
 
-
-def _to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[CopiedBatch]:
-    """Each batch on the device, with the event that marks the end of its copy (None on a CPU)."""
-    if device.type != "cuda":
-        for batch in batches:
-            yield batch, None
-        return
-    stream = torch.cuda.Stream(device)  # copies overlap with the computation on the current stream
-    for images, labels in batches:
-        with torch.cuda.stream(stream):
-            batch = (
-                images.pin_memory().to(device, non_blocking=True),
-                labels.pin_memory().to(device, non_blocking=True),
-            )
-            copied = stream.record_event()
-        yield batch, copied
+    def _copied(self, batches: Iterable[Batch]) -> Iterator[CopiedBatch]:
+        """Each batch on the CUDA device, with the event that ends its copy; on others as it is, and None."""
+        if self.copies is None:
+            for batch in batches:
+                yield batch, None
+            return
+        torch.cuda.set_device(self.device)  # of this thread, which else begins with the first
+        for images, labels in batches:
+            with torch.cuda.stream(self.copies):
+                batch = tuple(
+                    pinned(tensor, self.device).to(self.device, non_blocking=True)
+                    for tensor in (images, labels)
+                )
+                copied = self.copies.record_event()
+            yield batch, copied
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

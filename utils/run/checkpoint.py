@@ -6,15 +6,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from utils.errors import UserError
+from utils.run.failures import is_out_of_memory
 from utils.run.files import Record, replacing
 
 FORMAT = 1
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
-    """Write `content` so that a kill at any moment leaves the old file or the new one."""
+    """Write `content` so that a kill at any moment leaves the old file or the new one.
+
+    Its tensors are written as of the host, so that any machine can read them.
+    """
+    content = tree_map_only(torch.Tensor, torch.Tensor.cpu, content)
     with replacing(path) as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
@@ -53,7 +59,7 @@ def contents_told(path: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         raise UserError(
             f"checkpoint {path} holds another network than its flags say, or something else; train it anew"

@@ -7,6 +7,22 @@ import torch
 
 from utils.errors import RunFailed
 
+# Beside torch.OutOfMemoryError: what the system, CUDA, cuDNN, cuBLAS and Metal say.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the host had too little memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
 
 @contextmanager
 def failures_told(batch_size: int) -> Iterator[None]:
@@ -14,7 +30,7 @@ def failures_told(batch_size: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, MemoryError) as error:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             message = (
                 f"the device has too little memory for --batch_size {batch_size}; start anew with "
                 "a smaller one (--accumulate keeps the images of a step), or a smaller --image_size"
