@@ -6,12 +6,7 @@ from torch.autograd.function import once_differentiable
 
 
 class DepthwiseConv2d(torch.autograd.Function):
-    """`F.conv2d` of C groups whose gradient of the weights is a sum for each tap (i, j) of the kernel.
-
-        dL/dw[c, i, j] = sum_n sum_o images[n, c, stride * o + (i, j) - padding] dL/dy[n, c, o]
-
-    over the output positions o = (row, column) that meet a pixel; a tap that meets only padding is 0.
-    """
+    """`F.conv2d` of C groups, with `weight_gradient` as the gradient of its weights."""
 
     @staticmethod
     def forward(ctx, images: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
@@ -31,14 +26,34 @@ class DepthwiseConv2d(torch.autograd.Function):
             settings = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight), (True, False, False))
             grad_images, *_ = torch.ops.aten.convolution_backward(grad, images, weight, None, *settings)
         if ctx.needs_input_grad[1]:
-            grad_weight = torch.zeros_like(weight)
-            for i in range(weight.shape[2]):
-                rows, their_rows = _meeting(i - padding, stride, images.shape[2], grad.shape[2])
-                for j in range(weight.shape[3]):
-                    columns, their_columns = _meeting(j - padding, stride, images.shape[3], grad.shape[3])
-                    products = images[:, :, rows, columns] * grad[:, :, their_rows, their_columns]
-                    grad_weight[:, 0, i, j] = products.sum((0, 2, 3))
+            grad_weight = weight_gradient(images, grad, weight.shape[2], stride, padding)
         return grad_images, grad_weight, None, None
+
+
+# An operation of its own, so that torch.compile calls it and does not unroll its sums.
+@torch.library.custom_op("tricks::depthwise_weight_gradient", mutates_args=())
+def weight_gradient(
+    images: torch.Tensor, grad: torch.Tensor, kernel: int, stride: int, padding: int
+) -> torch.Tensor:
+    """The gradient of the weights, [C, 1, k, k], for images [N, C, H, W] and the output's, [N, C, H', W'].
+
+    A sum for each tap (i, j) of the kernel, over the output positions o = (row, column) that meet a pixel:
+
+        dL/dw[c, i, j] = sum_n sum_o images[n, c, stride * o + (i, j) - padding] grad[n, c, o]
+    """
+    result = images.new_zeros(images.shape[1], 1, kernel, kernel)
+    for i in range(kernel):
+        rows, their_rows = _meeting(i - padding, stride, images.shape[2], grad.shape[2])
+        for j in range(kernel):
+            columns, their_columns = _meeting(j - padding, stride, images.shape[3], grad.shape[3])
+            products = images[:, :, rows, columns] * grad[:, :, their_rows, their_columns]
+            result[:, 0, i, j] = products.sum((0, 2, 3))
+    return result
+
+
+@weight_gradient.register_fake
+def _(images: torch.Tensor, grad: torch.Tensor, kernel: int, stride: int, padding: int) -> torch.Tensor:
+    return images.new_empty(images.shape[1], 1, kernel, kernel)
 
 
 def _meeting(offset: int, stride: int, inputs: int, outputs: int) -> tuple[slice, slice]:
