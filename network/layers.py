@@ -35,10 +35,7 @@ class Conv2d(nn.Conv2d):
         self.is_depthwise = 1 < self.groups == self.in_channels
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if images.device.type != "cpu":
-            one_pixel = self.kernel_size == images.shape[2:] == (1, 1)  # a product adds the bias on its way
-            return self._as_product(images) if one_pixel else super().forward(images)
-        if not self.training:
+        if images.device.type != "cpu" or not self.training:
             return super().forward(images)
         low_precision = torch.is_autocast_enabled("cpu")
         if self.is_depthwise:

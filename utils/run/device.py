@@ -31,7 +31,7 @@ NO_GPU = "torch finds no GPU here"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of `--device`, made the one that torch computes on unless told otherwise.
+    """The device of `--device`.
 
     "auto" is the first CUDA device, or the CPU where there is none that works: a card that stays unused is
     told. Raises `UserError` for a device that is not there or does not work.
@@ -54,14 +54,14 @@ def choose_device(name: str) -> torch.device:
         print(f"warning  --device {kind} is untested: compare its results with those of a CPU")
     if kind == "cpu":
         return torch.device("cpu")
-    device = torch.device(kind, index)
-    if kind == "cuda":
-        torch.cuda.set_device(device)
-    return device
+    return torch.device(kind, index)
 
 
 def cuda_obstacle(index: int) -> str:
-    """Why torch cannot compute on this CUDA device; `NO_GPU` if there is none, "" if it can."""
+    """Why torch cannot compute on this CUDA device; `NO_GPU` if there is none, "" if it can.
+
+    Then the device is made the one that torch computes on unless told otherwise.
+    """
     if not torch.backends.cuda.is_built():
         has_driver = Path("/proc/driver/nvidia/version").exists()
         return (
@@ -73,8 +73,9 @@ def cuda_obstacle(index: int) -> str:
             torch.cuda.init()
             if index >= torch.cuda.device_count():
                 return f"torch sees {torch.cuda.device_count()} GPUs here"
+            torch.cuda.set_device(index)
             torch.ones(1, device=torch.device("cuda", index)).add_(1)
-            torch.cuda.synchronize(index)
+            torch.cuda.synchronize()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
     else:
