@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+NO_EPS = 1e-30  # torch wants some, and 1 + this is 1
+
 
 class EvoNorm(nn.Module):
     """What the variants share: subclasses define `activate`, for layers that are an activation too.
@@ -44,7 +46,7 @@ class EvoNorm(nn.Module):
         if self.v is not None:
             return self.activate(images)
         # By given statistics, batch norm is gamma and beta alone, in one kernel that keeps the precision.
-        return F.batch_norm(images, self.zeros, self.ones, self.weight, self.bias, eps=0.0)
+        return F.batch_norm(images, self.zeros, self.ones, self.weight, self.bias, eps=NO_EPS)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, activation={self.v is not None}"

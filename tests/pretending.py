@@ -206,6 +206,7 @@ def pretend() -> None:
 
     cuda.init = lambda: None
     cuda.is_available = lambda: True
+    cuda.is_current_stream_capturing = lambda: False
     cuda.device_count = lambda: CARDS
     cuda.current_device = lambda: watch.current
     cuda.set_device = set_device

@@ -111,7 +111,7 @@ def files(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize(("network", "flags"), cases())
+@pytest.mark.parametrize(("network", "flags"), list(cases()))
 def test_a_step_is_whole_and_never_waits(gpu, program, files, network, flags):
     size = ("--image_size", "64", "--batch_size", "16", "--device", "cuda")
     pretrained = () if "WEIGHTS" in flags else ("--pretrained", "0")
