@@ -104,6 +104,7 @@ def test_each_seed_has_runs_of_its_own():
         ([], "a", {"SEEDS": "1 one"}, "SEEDS"),
         ([], "a", {"SEEDS": "1 1"}, "SEEDS"),
         ([], "a", {"GPUS": "0;1"}, "GPUS"),
+        ([], "a", {"GPUS": "0 2", "CUDA_VISIBLE_DEVICES": "4,5"}, "GPUS names 2"),
         ([], "../a", {}, "../a"),
         ([], "a\0b", {}, "no text"),
         (["--data_dir", "nowhere"], "a", {}, "nowhere"),
@@ -246,6 +247,29 @@ def test_a_batch_is_stopped_killed_and_goes_on_to_the_same_results(program, shap
     assert out.count("is finished") == 2
     assert "train loss" not in out
     assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("visible", "card", "expected"),
+    [
+        (None, "1", "1"),
+        ("4,5", "1", "5"),
+        ("4, 5", "0", "4"),
+        ("GPU-8a,GPU-8b", "1", "GPU-8b"),
+        ("GPU-8a,GPU-8b", "GPU-8b", "GPU-8b"),
+        ("4,5", None, "4,5"),
+    ],
+)
+def test_a_card_is_one_of_those_that_are_visible(visible, card, expected, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    environment = batch.environment(card)
+    assert environment.get("CUDA_VISIBLE_DEVICES") == expected
+    assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # as nvidia-smi numbers them
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    assert batch.environment(card)["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_a_dry_run_starts_nothing_and_estimates(fake_main, capfd, tmp_path):

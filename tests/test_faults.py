@@ -279,7 +279,17 @@ def test_an_unforeseen_error_ends_a_run_with_workers(program, monkeypatch):
     assert "ZeroDivisionError" in done.stderr
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be", 2),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.94 GB, other allocations: 1.2 GB"),
+    ],
+)
 def test_too_little_memory_says_the_batch_size_and_what_to_try(program, capsys, monkeypatch, error):
     def greedy(self, images, labels):
         raise error

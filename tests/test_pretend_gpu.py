@@ -142,7 +142,8 @@ def test_a_run_is_trained_interrupted_resumed_and_evaluated(gpu, program, device
     ("capability", "precision"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")]
 )
 def test_the_precision_is_what_the_card_is_fast_in(gpu, program, capability, precision):
-    seen = gpu("main", *program.arguments("run", *SMALL, "--epochs", "1"), capability=capability)
+    flags = (*SMALL, "--epochs", "1", "--device", "auto")
+    seen = gpu("main", *program.arguments("run", *flags), capability=capability)
     assert (seen.error, seen.faults, seen.exit) == ("", {}, 0)
     assert f"device   Pretend GPU; {precision}," in seen.printed
 
@@ -168,7 +169,7 @@ BUDGET = {"ResNet50": (496, 840), "EfficientNet": (1179, 1667), "RegNet": (1400,
 @pytest.mark.parametrize("network", BUDGET)
 def test_a_step_takes_no_more_kernels_and_operations_than_it_did(gpu, program, network):
     flags = ("--model", network, "--pretrained", "0", "--image_size", "64", "--batch_size", "16")
-    seen = gpu("steps", *program.arguments("x", *flags, "--optimizer", "ADAM"))
+    seen = gpu("steps", *program.arguments("x", *flags, "--optimizer", "ADAM", "--device", "cuda"))
     print(f"{network}: {seen.kernels} kernels, {seen.operations} operations")
     assert seen.kernels <= BUDGET[network][0]
     assert seen.operations <= BUDGET[network][1]
@@ -200,6 +201,7 @@ PLANTED = [
 @pytest.mark.parametrize(("plant", "flags", "words"), PLANTED, ids=[plant for plant, *_ in PLANTED])
 def test_a_planted_fault_is_found(gpu, program, plant, flags, words):
     size = ("--model", "ResNet18", "--pretrained", "0", "--image_size", "64", "--batch_size", "16")
-    seen = gpu("main", *program.arguments("x", *size, "--epochs", "1", *flags), plant=plant)
+    run = (*size, "--epochs", "1", "--device", "cuda", *flags)
+    seen = gpu("main", *program.arguments("x", *run), plant=plant)
     found = [*seen.faults, seen.error, *(["streams"] if seen.streams > 1 else [])]
     assert any(words in text for text in found), found

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from learning.augment import RandomResizedCrop
 from learning.randaugment import (
     OPERATIONS,
     RANGES,
@@ -117,6 +119,12 @@ def test_images_of_a_batch_are_treated_apart():
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if RANGES[name]])
+def test_no_strength_changes_nothing_in_large_images(name):
+    images = smooth_images(4, 224)
+    assert torch.equal(operate(images, [name] * 4, [0.0] * 4, np.full((4, 2), 0.5)), images)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if RANGES[name]])
 def test_a1_a2_strength_grows_with_m_for_every_operation(name):
     """At M=15 the ancestor's Color, Contrast, Brightness and Sharpness did nothing (A1), and its
     Posterize and Solarize grew weaker (A2)."""
@@ -137,6 +145,29 @@ def test_a4_distances_scale_with_the_image():
         image = torch.full((1, 3, size, size), 200, dtype=torch.uint8)
         moved = operate(image, ["TranslateX"], [0.45], np.zeros((1, 2)))
         assert (moved[0, 0, 0] == 0).float().mean() == pytest.approx(0.45, abs=0.02)
+
+
+class Names(TorchDispatchMode):
+    """Notes the operations that torch does."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.add(func._schema.name.partition("::")[2])
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_a_matrix_product_or_a_convolution():
+    """Which a GPU may compute with 10 bits of a number's fraction: no strength would move pixels then."""
+    images = smooth_images(64, 32)
+    with Names() as names:
+        RandAugment(3, 15)(images, np.random.default_rng(0))
+        RandomResizedCrop(24)(images, np.random.default_rng(0))
+    assert "grid_sampler_2d" in names.seen
+    products = {"mm", "bmm", "addmm", "baddbmm", "matmul", "convolution", "affine_grid_generator"}
+    assert not products & names.seen
 
 
 def test_every_operation_and_both_directions_occur(monkeypatch):

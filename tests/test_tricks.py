@@ -14,7 +14,7 @@ from utils.run.checkpoint import save_checkpoint
 
 BASE = (
     *("--model", "RegNetX-200MF", "--image_size", "32", "--batch_size", "8", "--precision", "fp32"),
-    *("--optimizer", "ADAM", "--learning_rate", "0.001"),
+    *("--optimizer", "ADAM", "--learning_rate", "0.001", "--device", "cpu"),
 )
 SGD = ("--optimizer", "SGD")
 COSINE = ("--decay_type", "cosine_warmup")

@@ -27,6 +27,7 @@ MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.cont
 # results/benchmark-train-amp-{nchw,nhwc}-pt112-cu113-rtx3090.csv).
 CONTIGUOUS = {("regnet", "cuda")}
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 NO_GPU = "torch finds no GPU here"
 
 
@@ -63,7 +64,7 @@ def cuda_obstacle(index: int) -> str:
     Then the device is made the one that torch computes on unless told otherwise.
     """
     if not torch.backends.cuda.is_built():
-        has_driver = Path("/proc/driver/nvidia/version").exists()
+        has_driver = NVIDIA_DRIVER.exists()
         return (
             "this torch was built without CUDA; install one with it (pytorch.org)" if has_driver else NO_GPU
         )
