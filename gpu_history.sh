@@ -20,8 +20,8 @@ EN="--model EfficientNet"
 RN="--model RegNet"
 
 here=$(cd "$(dirname "$0")" && pwd)
-python=python
-if [ -z "${VIRTUAL_ENV:-}" ] && [ -x "$here/.venv/bin/python" ]; then python=$here/.venv/bin/python; fi
+python=${PYTHON:-python}
+if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}" ] && [ -x "$here/.venv/bin/python" ]; then python=$here/.venv/bin/python; fi
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}
 exec "$python" -m utils.batch "$@" <<EXPERIMENTS
 

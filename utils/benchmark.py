@@ -230,13 +230,16 @@ def compare_networks(settings: argparse.Namespace, device: torch.device) -> None
         row += [f"{rate['ours'] / rate['synthetic']:.2f}", f"{share:.0%}"]
         for kind in kinds[1:]:
             row += [f"{rate[kind]:.0f}", f"{rate['ours'] / rate[kind]:.2f}"]
-        memory = [in_a_process_of_its_own(peak_memory, settings, model, kind) for kind in kinds]
-        rows.append([*row, " / ".join(f"{value:.0f}" for value in memory)])
+        if "memory" not in settings.skip:
+            memory = [in_a_process_of_its_own(peak_memory, settings, model, kind) for kind in kinds]
+            row.append(" / ".join(f"{value:.0f}" for value in memory))
+        rows.append(row)
         del ours, steps
     columns = ["network", "fixed batch", "end to end", "ratio", "of the ceiling"]
     for kind in kinds[1:]:
         columns += [f"{kind} loop", "ours to it"]
-    columns.append(" / ".join(["peak memory, MB", *kinds[1:]]))
+    if "memory" not in settings.skip:
+        columns.append(" / ".join(["peak memory, MB", *kinds[1:]]))
     table("Training, images a second", columns, rows)
 
 
@@ -284,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each contender")
     parser.add_argument("--steps", type=int, default=4, metavar="N", help="steps a turn")
     parser.add_argument("--baseline", action="store_true", help="beside the usual loops of torchvision")
-    parser.add_argument("--skip", nargs="+", default=(), choices=("networks", "tricks", "input"))
+    parser.add_argument("--skip", nargs="+", default=(), choices=("networks", "memory", "tricks", "input"))
     settings, flags = parser.parse_known_args(argv)
     settings.flags = flags
     settings.device = options.parse_args(["--checkpoint_name", "benchmark", *flags]).device
