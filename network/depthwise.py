@@ -9,51 +9,51 @@ class DepthwiseConv2d(torch.autograd.Function):
     """`F.conv2d` of C groups, with `weight_gradient` as the gradient of its weights."""
 
     @staticmethod
-    def forward(ctx, images: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
+    def forward(ctx, features: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:
         """Images [N, C, H, W] and weight [C, 1, k, k] to [N, C, H', W']."""
-        ctx.save_for_backward(images, weight)
+        ctx.save_for_backward(features, weight)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(images, weight, None, stride, padding, groups=len(weight))
+        return F.conv2d(features, weight, None, stride, padding, groups=len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: torch.Tensor) -> tuple:
-        """The gradients of images and weight for that of the output, [N, C, H', W']."""
-        images, weight = ctx.saved_tensors
+        """The gradients of features and weight for that of the output, [N, C, H', W']."""
+        features, weight = ctx.saved_tensors
         stride, padding = ctx.stride, ctx.padding
-        grad_images = grad_weight = None
+        grad_features = grad_weight = None
         if ctx.needs_input_grad[0]:
             settings = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight), (True, False, False))
-            grad_images, *_ = torch.ops.aten.convolution_backward(grad, images, weight, None, *settings)
+            grad_features, *_ = torch.ops.aten.convolution_backward(grad, features, weight, None, *settings)
         if ctx.needs_input_grad[1]:
-            grad_weight = weight_gradient(images, grad, weight.shape[2], stride, padding)
-        return grad_images, grad_weight, None, None
+            grad_weight = weight_gradient(features, grad, weight.shape[2], stride, padding)
+        return grad_features, grad_weight, None, None
 
 
 # An operation of its own, so that torch.compile calls it and does not unroll its sums.
 @torch.library.custom_op("tricks::depthwise_weight_gradient", mutates_args=())
 def weight_gradient(
-    images: torch.Tensor, grad: torch.Tensor, kernel: int, stride: int, padding: int
+    features: torch.Tensor, grad: torch.Tensor, kernel: int, stride: int, padding: int
 ) -> torch.Tensor:
-    """The gradient of the weights, [C, 1, k, k], for images [N, C, H, W] and the output's, [N, C, H', W'].
+    """The gradient of the weights, [C, 1, k, k], for features [N, C, H, W] and the output's, [N, C, H', W'].
 
     A sum for each tap (i, j) of the kernel, over the output positions o = (row, column) that meet a pixel:
 
-        dL/dw[c, i, j] = sum_n sum_o images[n, c, stride * o + (i, j) - padding] grad[n, c, o]
+        dL/dw[c, i, j] = sum_n sum_o features[n, c, stride * o + (i, j) - padding] grad[n, c, o]
     """
-    result = images.new_zeros(images.shape[1], 1, kernel, kernel)
+    result = features.new_zeros(features.shape[1], 1, kernel, kernel)
     for i in range(kernel):
-        rows, their_rows = _meeting(i - padding, stride, images.shape[2], grad.shape[2])
+        rows, their_rows = _meeting(i - padding, stride, features.shape[2], grad.shape[2])
         for j in range(kernel):
-            columns, their_columns = _meeting(j - padding, stride, images.shape[3], grad.shape[3])
-            products = images[:, :, rows, columns] * grad[:, :, their_rows, their_columns]
+            columns, their_columns = _meeting(j - padding, stride, features.shape[3], grad.shape[3])
+            products = features[:, :, rows, columns] * grad[:, :, their_rows, their_columns]
             result[:, 0, i, j] = products.sum((0, 2, 3))
     return result
 
 
 @weight_gradient.register_fake
-def _(images: torch.Tensor, grad: torch.Tensor, kernel: int, stride: int, padding: int) -> torch.Tensor:
-    return images.new_empty(images.shape[1], 1, kernel, kernel)
+def _(features: torch.Tensor, grad: torch.Tensor, kernel: int, stride: int, padding: int) -> torch.Tensor:
+    return features.new_empty(features.shape[1], 1, kernel, kernel)
 
 
 def _meeting(offset: int, stride: int, inputs: int, outputs: int) -> tuple[slice, slice]:

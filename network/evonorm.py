@@ -38,15 +38,15 @@ class EvoNorm(nn.Module):
             self.register_buffer("zeros", torch.zeros(channels), persistent=False)
             self.register_buffer("ones", torch.ones(channels), persistent=False)
 
-    def activate(self, images: torch.Tensor) -> torch.Tensor:
+    def activate(self, features: torch.Tensor) -> torch.Tensor:
         """The norm, the activation, gamma and beta: [N, C, H, W] to the same shape."""
         raise NotImplementedError
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         if self.v is not None:
-            return self.activate(images)
+            return self.activate(features)
         # By given statistics, batch norm is gamma and beta alone, in one kernel that keeps the precision.
-        return F.batch_norm(images, self.zeros, self.ones, self.weight, self.bias, eps=NO_EPS)
+        return F.batch_norm(features, self.zeros, self.ones, self.weight, self.bias, eps=NO_EPS)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, activation={self.v is not None}"
@@ -63,11 +63,11 @@ class EvoNormS0(EvoNorm):
         super().__init__(channels, *args, **kwargs)
         self.groups = next(groups for groups in range(32, 0, -1) if channels % groups == 0)
 
-    def activate(self, images: torch.Tensor) -> torch.Tensor:
+    def activate(self, features: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            mean, square = (values.unflatten(1, (self.groups, -1)).mean(2) for values in _moments(images))
+            mean, square = (values.unflatten(1, (self.groups, -1)).mean(2) for values in _moments(features))
             inverse_std = (_variance(mean, square) + self.eps).rsqrt()
-        return _S0.apply(images, self.v, self.weight, self.bias, mean, inverse_std)
+        return _S0.apply(features, self.v, self.weight, self.bias, mean, inverse_std)
 
 
 class EvoNormB0(EvoNorm):
@@ -82,9 +82,9 @@ class EvoNormB0(EvoNorm):
         if activation is not None:
             self.register_buffer("running_var", torch.ones(channels))
 
-    def activate(self, images: torch.Tensor) -> torch.Tensor:
+    def activate(self, features: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            mean, square = _moments(images)
+            mean, square = _moments(features)
             batch_mean, batch_var = mean.mean(0), self.running_var
             if self.training:
                 batch_var = _variance(batch_mean, square.mean(0))
@@ -93,19 +93,25 @@ class EvoNormB0(EvoNorm):
                 (var + self.eps).sqrt() for var in (batch_var, _variance(mean, square))
             )
         given = (self.v, self.weight, self.bias, mean, batch_mean, instance_std, batch_std, self.training)
-        return _B0.apply(images, *given)
+        return _B0.apply(features, *given)
 
 
-def _moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean, and the mean of the squares, of each channel of each image: [N, C] in float32 or better."""
-    pixels = images[0, 0].numel()
-    dtype = torch.promote_types(images.dtype, torch.float32)
-    if images.device.type == "cpu":
-        images = images.to(dtype)
-        return _sums(images) / pixels, _sums(images.square()) / pixels
-    # On a GPU one pass each, without a map in float32; a CPU takes ten times as long for such a norm.
-    norms = torch.linalg.vector_norm(images, 2, (2, 3), dtype=dtype)
-    return _sums(images) / pixels, norms.square() / pixels
+    pixels = features[0, 0].numel()
+    if features.device.type != "cpu":
+        return _sums(features) / pixels, _norms(features).square() / pixels
+    features = features.to(_wide(features))
+    return _sums(features) / pixels, _sums(features.square()) / pixels
+
+
+def _norms(features: torch.Tensor) -> torch.Tensor:
+    """[N, C, H, W] to [N, C], on a GPU in one pass without a map in float32; a CPU is slow at it."""
+    return torch.linalg.vector_norm(features, 2, (2, 3), dtype=_wide(features))
+
+
+def _wide(values: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def _variance(mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
@@ -115,15 +121,14 @@ def _variance(mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
 
 def _sums(values: torch.Tensor) -> torch.Tensor:
     """Over height and width, in float32 or better: [N, C, H, W] to [N, C]."""
-    dtype = torch.promote_types(values.dtype, torch.float32)
     if values.device.type == "cpu":  # which converts faster than it sums and converts at once
-        values = values.to(dtype)
-    return values.sum((2, 3), dtype=dtype)
+        values = values.to(_wide(values))
+    return values.sum((2, 3), dtype=_wide(values))
 
 
-def _as_map(values: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """[C] or [N, C] in the precision of `images`, to be broadcast with them."""
-    return values[..., None, None].to(images.dtype)
+def _as_map(values: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """[C] or [N, C] in the precision of `features`, to be broadcast with them."""
+    return values[..., None, None].to(features.dtype)
 
 
 class _S0(torch.autograd.Function):
@@ -135,42 +140,42 @@ class _S0(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, images, v, weight, bias, mean, inverse_std):
-        ctx.save_for_backward(images, v, weight, mean, inverse_std)
-        scale = _to_channels(inverse_std, images) * weight
-        activated = (images * _as_map(v, images)).sigmoid_().mul_(images)
-        return torch.addcmul(_as_map(bias, images), activated, _as_map(scale, images))
+    def forward(ctx, features, v, weight, bias, mean, inverse_std):
+        ctx.save_for_backward(features, v, weight, mean, inverse_std)
+        scale = _to_channels(inverse_std, features) * weight
+        activated = (features * _as_map(v, features)).sigmoid_().mul_(features)
+        return torch.addcmul(_as_map(bias, features), activated, _as_map(scale, features))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        images, v, weight, mean, inverse_std = ctx.saved_tensors
-        inner = images * _as_map(v, images)
+        features, v, weight, mean, inverse_std = ctx.saved_tensors
+        inner = features * _as_map(v, features)
         gate = inner.sigmoid()
         gated = grad * gate  # g z
         slope = torch.ops.aten.sigmoid_backward(grad, gate)  # g z (1 - z)
 
-        gated_sums = _sums(gated * images)
-        inverse_stds = _to_channels(inverse_std, images)
+        gated_sums = _sums(gated * features)
+        inverse_stds = _to_channels(inverse_std, features)
         grad_weight = (gated_sums * inverse_stds).sum(0)
-        grad_v = (_sums((slope * images).mul_(images)) * inverse_stds * weight).sum(0)
+        grad_v = (_sums((slope * features).mul_(features)) * inverse_stds * weight).sum(0)
         grad_bias = _sums(grad).sum(0)
 
         of_group = (gated_sums * weight).unflatten(1, (mean.shape[1], -1)).sum(2)
-        k = of_group * inverse_std**3 * (-mean.shape[1] / images[0].numel())
-        line = _line(images, _to_channels(k, images), _to_channels(k * mean, images))
-        grad_images = gated.addcmul_(inner, slope).mul_(_as_map(inverse_stds * weight, images)).add_(line)
-        return grad_images, grad_v, grad_weight, grad_bias, None, None
+        k = of_group * inverse_std**3 * (-mean.shape[1] / features[0].numel())
+        line = _line(features, _to_channels(k, features), _to_channels(k * mean, features))
+        grad_features = gated.addcmul_(inner, slope).mul_(_as_map(inverse_stds * weight, features)).add_(line)
+        return grad_features, grad_v, grad_weight, grad_bias, None, None
 
 
-def _line(images: torch.Tensor, slopes: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def _line(features: torch.Tensor, slopes: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """A small part of a gradient, slopes x - offsets ([C] or [N, C] each), rounded as a whole."""
-    return torch.addcmul(_as_map(-offsets, images), images, _as_map(slopes, images))
+    return torch.addcmul(_as_map(-offsets, features), features, _as_map(slopes, features))
 
 
-def _to_channels(of_groups: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+def _to_channels(of_groups: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """[N, groups] to [N, C]."""
-    return of_groups.repeat_interleave(images.shape[1] // of_groups.shape[1], 1)
+    return of_groups.repeat_interleave(features.shape[1] // of_groups.shape[1], 1)
 
 
 class _B0(torch.autograd.Function):
@@ -186,35 +191,35 @@ class _B0(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, images, v, weight, bias, mean, batch_mean, instance_std, batch_std, training):
-        ctx.save_for_backward(images, v, weight, mean, batch_mean, instance_std, batch_std)
+    def forward(ctx, features, v, weight, bias, mean, batch_mean, instance_std, batch_std, training):
+        ctx.save_for_backward(features, v, weight, mean, batch_mean, instance_std, batch_std)
         ctx.training = training
-        instance = torch.addcmul(_as_map(instance_std, images), images, _as_map(v, images))
-        divided = images / instance.clamp_(min=_as_map(batch_std, images))
-        return torch.addcmul(_as_map(bias, images), divided, _as_map(weight, images))
+        instance = torch.addcmul(_as_map(instance_std, features), features, _as_map(v, features))
+        divided = features / instance.clamp_(min=_as_map(batch_std, features))
+        return torch.addcmul(_as_map(bias, features), divided, _as_map(weight, features))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        images, v, weight, mean, batch_mean, instance_std, batch_std = ctx.saved_tensors
-        instance = torch.addcmul(_as_map(instance_std, images), images, _as_map(v, images))
-        by_instance = instance > _as_map(batch_std, images)
-        divisor = instance.clamp_(min=_as_map(batch_std, images))
+        features, v, weight, mean, batch_mean, instance_std, batch_std = ctx.saved_tensors
+        instance = torch.addcmul(_as_map(instance_std, features), features, _as_map(v, features))
+        by_instance = instance > _as_map(batch_std, features)
+        divisor = instance.clamp_(min=_as_map(batch_std, features))
         divided = grad / divisor
-        products = divided * images
-        of_divisor = (products / divisor).mul_(_as_map(-weight, images))  # h
+        products = divided * features
+        of_divisor = (products / divisor).mul_(_as_map(-weight, features))  # h
         of_instance = of_divisor * by_instance
 
-        pixels = images[0, 0].numel()
+        pixels = features[0, 0].numel()
         instance_sums = _sums(of_instance)
         slopes = instance_sums / (pixels * instance_std)
         offsets = slopes * mean
         if ctx.training:
-            slope = (_sums(of_divisor) - instance_sums).sum(0) / (len(images) * pixels * batch_std)
+            slope = (_sums(of_divisor) - instance_sums).sum(0) / (len(features) * pixels * batch_std)
             slopes, offsets = slopes + slope, offsets + slope * batch_mean
-        grad_images = (divided * _as_map(weight, images)).addcmul_(of_instance, _as_map(v, images))
-        grad_images.add_(_line(images, slopes, offsets))
+        grad_features = (divided * _as_map(weight, features)).addcmul_(of_instance, _as_map(v, features))
+        grad_features.add_(_line(features, slopes, offsets))
         grad_v, grad_weight, grad_bias = (
-            _sums(values).sum(0) for values in (of_instance * images, products, grad)
+            _sums(values).sum(0) for values in (of_instance * features, products, grad)
         )
-        return grad_images, grad_v, grad_weight, grad_bias, *[None] * 5
+        return grad_features, grad_v, grad_weight, grad_bias, *[None] * 5

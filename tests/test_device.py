@@ -1,5 +1,6 @@
 """utils/run/device.py: the device, precision and memory order of a run; see also test_pretend_gpu.py."""
 
+import os
 import subprocess
 import sys
 
@@ -140,6 +141,14 @@ def test_memory_orders_follow_the_family_and_the_device():
     assert choose_memory_format("auto", "resnet", CUDA) == "channels_last"
     for name in ("contiguous", "channels_last"):
         assert choose_memory_format(name, "regnet", CUDA) == name
+
+
+def test_cublas_is_told_before_torch_is_loaded():
+    """Torch looks once, at its first matrix product, and then refuses --deterministic for good."""
+    code = "import os, sys, main; print(os.environ['CUBLAS_WORKSPACE_CONFIG'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"}
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True)
+    assert out.split() == [":4096:8", "False"]
 
 
 RESIDENT = """

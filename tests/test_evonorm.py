@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from network import build_network
+from network import build_network, evonorm
 from network.evonorm import EvoNormB0, EvoNormS0
 
 LAYERS = [EvoNormS0, EvoNormB0]
@@ -115,6 +115,16 @@ def test_bf16_stays_bf16_with_the_statistics_of_fp32(layer, activation):
         )
     for low, exact in zip(*results, strict=True):
         assert (low - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpus_sum_of_squares_is_a_cpus(dtype):
+    torch.manual_seed(0)
+    features = (torch.randn(4, 8, 9, 9) + 2).to(dtype)
+    mean, square = evonorm._moments(features)
+    torch.testing.assert_close(mean, features.double().mean((2, 3)).float())
+    torch.testing.assert_close(square, features.double().square().mean((2, 3)).float())
+    torch.testing.assert_close(evonorm._norms(features).square() / 81, square)
 
 
 def bytes_kept(norm: str, name: str) -> int:
