@@ -30,14 +30,8 @@ CARDS = 2
 
 # Operations whose result has a shape, or is a number, that the host must know.
 WAITS = (
-    "nonzero",
-    "masked_select",
-    "_unique2",
-    "unique_dim",
-    "unique_consecutive",
-    "is_nonzero",
-    "equal",
-    "bincount",
+    *("nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "is_nonzero"),
+    *("equal", "bincount"),
 )
 # From torch's documentation of `use_deterministic_algorithms`: what raises on CUDA when it is set.
 NOT_DETERMINISTIC = (
@@ -48,15 +42,8 @@ NOT_DETERMINISTIC = (
     *("upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "upsample_nearest2d_backward"),
 )
 COPIES = ("_to_copy", "copy_", "to")
-ALLOCATIONS = (
-    "empty",
-    "empty_like",
-    "empty_strided",
-    "new_empty",
-    "new_empty_strided",
-    "_unsafe_view",
-    "detach",
-)
+EMPTY = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+NO_KERNEL = (*EMPTY, "_unsafe_view", "detach")
 
 
 def device_of(tensor: torch.Tensor) -> torch.device:
@@ -122,7 +109,7 @@ class Watch(TorchDispatchMode):
                 self.look_at_copy(given[-1], made[0], args, kwargs)
             elif "cuda" in places:
                 self.operations += 1
-                self.kernels += not (func.is_view or name in ALLOCATIONS)
+                self.kernels += not (func.is_view or name in NO_KERNEL)
                 self.look_at(name, full_name, given, made, func.is_view)
         return result
 
@@ -170,11 +157,8 @@ def place() -> str:
     """The innermost line of the project on the stack."""
     root = str(Path(__file__).resolve().parent.parent)
     for frame in reversed(traceback.extract_stack()):
-        if (
-            frame.filename.startswith(root)
-            and "/tests/" not in frame.filename
-            and "/.venv" not in frame.filename
-        ):
+        inside = frame.filename.startswith(root)
+        if inside and "/tests/" not in frame.filename and "/.venv" not in frame.filename:
             return f"{frame.filename[len(root) + 1 :]}:{frame.lineno}"
     return "backward"
 
@@ -235,24 +219,21 @@ def pretend() -> None:
         copied.is_pretended_pinned = True
         return copied
 
-    def apply(
-        module, function, recurse=True
-    ):  # torch's exchanges tensors in a way that fake ones do not allow
+    # torch's exchanges tensors in a way that fake ones do not allow
+    def apply(module, function, recurse=True):
         for part in module.modules():
             for name, parameter in part._parameters.items():
                 if parameter is not None:
-                    part._parameters[name] = nn.Parameter(
-                        function(parameter.detach()), parameter.requires_grad
-                    )
+                    value = function(parameter.detach())
+                    part._parameters[name] = nn.Parameter(value, parameter.requires_grad)
             part._buffers.update({name: function(buffer) for name, buffer in part._buffers.items()})
         return module
 
     torch.Tensor.pin_memory, torch.Tensor.record_stream = pin_memory, lambda tensor, stream: None
     torch.Tensor.numpy = values_of(torch.Tensor.numpy, lambda array: array)
     torch.Tensor.tolist = values_of(torch.Tensor.tolist, np.ndarray.tolist)
-    FakeTensor.__deepcopy__ = lambda tensor, memo: (
-        tensor.detach().clone()
-    )  # else by its memory, which is none
+    # torch's copies a tensor's memory, of which there is none
+    FakeTensor.__deepcopy__ = lambda tensor, memo: tensor.detach().clone()
     nn.Module._apply = apply
     torch.save, torch.load = save, load
 
@@ -265,14 +246,8 @@ def values_of(real: Callable, form: Callable) -> Callable:
             return real(tensor)
         if device_of(tensor).type == "cuda":
             watch.wait(real.__name__)
-        dtype = {
-            torch.bool: np.bool_,
-            torch.uint8: np.uint8,
-            torch.int64: np.int64,
-            torch.float64: np.float64,
-        }
         value = 0.5 if tensor.is_floating_point() else 0
-        return form(np.full(tuple(tensor.shape), value, dtype.get(tensor.dtype, np.float32)))
+        return form(np.full(tuple(tensor.shape), value, str(tensor.dtype).removeprefix("torch.")))
 
     return method
 

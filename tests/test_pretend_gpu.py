@@ -12,18 +12,8 @@ from utils.run.checkpoint import save_checkpoint
 
 ALL = (
     *("--randaugment", "--mixup", "0.2", "--cutmix_alpha", "1", "--cutmix_prob", "0.5", "--crop", "random"),
-    *(
-        "--random_erasing",
-        "0.5",
-        "--ema",
-        "0.9",
-        "--label_smooth",
-        "0.1",
-        "--grad_clip",
-        "1",
-        "--accumulate",
-        "2",
-    ),
+    *("--random_erasing", "0.5", "--ema", "0.9", "--label_smooth", "0.1", "--grad_clip", "1"),
+    *("--accumulate", "2"),
     *("--class_weights", "balanced", "--drop_path", "0.1", "--dropout", "0.1", "--no_bias_decay"),
 )
 FP16 = ("--precision", "fp16")

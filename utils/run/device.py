@@ -64,10 +64,9 @@ def cuda_obstacle(index: int) -> str:
     Then the device is made the one that torch computes on unless told otherwise.
     """
     if not torch.backends.cuda.is_built():
-        has_driver = NVIDIA_DRIVER.exists()
-        return (
-            "this torch was built without CUDA; install one with it (pytorch.org)" if has_driver else NO_GPU
-        )
+        if not NVIDIA_DRIVER.exists():
+            return NO_GPU
+        return "this torch was built without CUDA; install one with it (pytorch.org)"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says in many lines what is said here in one
@@ -139,9 +138,7 @@ def configure(device: torch.device, precision: str, deterministic: bool) -> None
     if deterministic and device.type not in ("cpu", "cuda"):
         raise UserError(f"--deterministic is a promise for CPUs and CUDA only, not for {device.type}")
     torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # would cost time, and nothing here reads such
-    )
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it takes time, and nothing reads such
     torch.backends.cudnn.benchmark = not deterministic
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some torch's compiler cannot do yet with what is to replace these
