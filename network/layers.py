@@ -30,9 +30,18 @@ class Conv2d(nn.Conv2d):
       oneDNN spends its time on reordering the weights then, and takes up to 9 times as long.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.is_depthwise = 1 < self.groups == self.in_channels
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ):
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
+        self.is_depthwise = 1 < groups == inputs == outputs
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if images.device.type != "cpu" or not self.training:

@@ -112,9 +112,11 @@ def test_a_convolution_is_the_same_whichever_way_it_is_computed(
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (2, 7), (7, 4), (5, 5), (8, 9)])
 def test_a_depthwise_convolution_is_the_same_on_maps_of_any_size(layer_of, kernel, stride, size):
     torch.manual_seed(0)
-    layer = layer_of(8, 8, kernel, stride, 0 if layer_of is SameConv2d else kernel // 2, groups=8, bias=False)
     images = torch.randn(3, 8, *size, dtype=torch.double).to(memory_format=torch.channels_last)
-    assert_trained_as_evaluated(layer.double(), images)
+    padding = 0 if layer_of is SameConv2d else kernel // 2
+    for outputs, bias in ((8, False), (8, True), (16, False)):
+        layer = layer_of(8, outputs, kernel, stride, padding, groups=8, bias=bias)
+        assert_trained_as_evaluated(layer.double(), images)
 
 
 def test_small_maps_have_their_own_depthwise_gradient():

@@ -1,12 +1,13 @@
 """learning/optimizer.py, and the ancestor's defect O1."""
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from learning.optimizer import make_optimizer
+from learning.optimizer import make_optimizer, parameter_groups
 from network import build_network
 
 
@@ -81,6 +82,30 @@ def test_radam_by_its_paper():
         else:
             weight -= 0.1 * m_hat
     assert one_step("RADAM", 2.0, 0.5, steps=8) == pytest.approx(weight, rel=1e-4)
+
+
+@pytest.mark.parametrize("frozen_steps", [0, 3])
+def test_radam_is_torchs(frozen_steps):
+    """In the first steps and in later ones, with a moving rate, two groups and parts that join later."""
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).double()
+    theirs = copy.deepcopy(ours)
+    optimizers = [
+        make_optimizer("RADAM", ours, 0.01, 0.1, no_bias_decay=True),
+        torch.optim.RAdam(parameter_groups(theirs, 0.1, no_bias_decay=True), 0.01),
+    ]
+    for step in range(60):
+        inputs, labels = torch.randn(16, 6, dtype=torch.double), torch.randint(2, (16,))
+        for network, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.param_groups[1]["lr"] = 0.01 * (1 - step / 60)
+            network[0].requires_grad_(step >= frozen_steps)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network(inputs), labels).backward()
+            optimizer.step()
+        if step == 20:  # what torch's has counted, ours goes on from
+            optimizers[0].load_state_dict(copy.deepcopy(optimizers[1].state_dict()))
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)  # theirs adds eps to sqrt(v) uncorrected
 
 
 def test_an_unknown_name_is_refused():
