@@ -124,6 +124,8 @@ def test_a_run_is_trained_interrupted_resumed_and_evaluated(gpu, program, device
         assert (seen.error, seen.faults, seen.exit) == ("", {}, code), seen.printed
         assert seen.streams == 1
         assert "device   Pretend GPU; bf16, contiguous\n" in seen.printed
+    elsewhere = gpu("main", *program.arguments("run"), "--evaluate", "--device", "cpu")
+    assert "threads; bf16, contiguous\n" in elsewhere.printed  # as on the GPU, and not as `auto` is there
     assert "epoch 1, step 4 of the run" in resumed.printed
     assert "2/2" in resumed.printed
 
