@@ -61,12 +61,13 @@ class RAdam(torch.optim.Adam):
     of 5, its authors' code and torch 5.)
 
     So the work is that of torch's fused Adam. torch's own RAdam has no fused kernel, and in fp16 it makes the
-    host wait at each step for whether a gradient overflowed. Here t counts the steps that were called, those
-    left out after an overflow too, which only the device knows of.
+    host wait at each step for whether a gradient overflowed. Here t counts the steps that were called, also
+    those left out after an overflow, which only the device knows of: the first few of an fp16 run, before its
+    loss scale has come down, so that rectification starts by as many steps too early.
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         """Update all parameters that have a gradient."""
         own_groups = self.param_groups
         self.param_groups = []
@@ -100,7 +101,8 @@ def _rectified(group: dict, t: int) -> dict:
     rho = rho_inf - 2 * t * beta**t / (1 - beta**t)
     if rho > 5:
         r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-        return {"lr": group["lr"] * r, "count": t}
+        # RAdam adds eps to sqrt(v), Adam to sqrt(v / (1 - beta_2^t)).
+        return {"lr": group["lr"] * r, "eps": group["eps"] / math.sqrt(1 - beta**t), "count": t}
     # Adam divides by sqrt(v) + eps: beside so large an eps the second moment vanishes, and eps cancels out.
     return {"lr": group["lr"] * HUGE, "eps": HUGE, "count": t}
 

@@ -6,7 +6,7 @@ from torch.autograd.function import once_differentiable
 
 
 class DepthwiseConv2d(torch.autograd.Function):
-    """`F.conv2d` of C groups, with `weight_gradient` as the gradient of its weights."""
+    """`F.conv2d` of C groups, with `weight_gradient` as its weights' gradient, which has none itself."""
 
     @staticmethod
     def forward(ctx, features: torch.Tensor, weight: torch.Tensor, stride: int, padding: int) -> torch.Tensor:

@@ -5,11 +5,13 @@ Both variants map [N, C, H, W] to the same shape and precision and have paramete
 half-precision values would lose its digits.
 
 Written with torch's operations a layer would keep half a dozen maps for the backward pass. Here it keeps its
-input alone, as batch norm does, and the gradients are written out.
+input alone, as batch norm does, and the gradients are written out. They have no gradients themselves.
 
 A layer without activation ends a residual branch or a linear bottleneck. There only gamma and beta are
 applied, as in the authors' code, since what is left of both layers is their nonlinearity.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +100,7 @@ class EvoNormB0(EvoNorm):
 
 def _moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean, and the mean of the squares, of each channel of each image: [N, C] in float32 or better."""
-    pixels = features[0, 0].numel()
+    pixels = math.prod(features.shape[2:])
     if features.device.type != "cpu":
         return _sums(features) / pixels, _norms(features).square() / pixels
     features = features.to(_wide(features))
@@ -115,7 +117,11 @@ def _wide(values: torch.Tensor) -> torch.dtype:
 
 
 def _variance(mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-    """E[x^2] - E[x]^2, which rounding may leave below 0."""
+    """E[x^2] - E[x]^2, which rounding may leave below 0.
+
+    Its relative error is that of float32 times E[x]^2 / Var[x], which is 1e-4 where the mean is 30 times the
+    standard deviation. A pass more over the maps would spare it.
+    """
     return (square - mean.square()).clamp(min=0)
 
 
@@ -162,7 +168,7 @@ class _S0(torch.autograd.Function):
         grad_bias = _sums(grad).sum(0)
 
         of_group = (gated_sums * weight).unflatten(1, (mean.shape[1], -1)).sum(2)
-        k = of_group * inverse_std**3 * (-mean.shape[1] / features[0].numel())
+        k = of_group * inverse_std**3 * (-mean.shape[1] / math.prod(features.shape[1:]))
         line = _line(features, _to_channels(k, features), _to_channels(k * mean, features))
         grad_features = gated.addcmul_(inner, slope).mul_(_as_map(inverse_stds * weight, features)).add_(line)
         return grad_features, grad_v, grad_weight, grad_bias, None, None
@@ -210,7 +216,7 @@ class _B0(torch.autograd.Function):
         of_divisor = (products / divisor).mul_(_as_map(-weight, features))  # h
         of_instance = of_divisor * by_instance
 
-        pixels = features[0, 0].numel()
+        pixels = math.prod(features.shape[2:])
         instance_sums = _sums(of_instance)
         slopes = instance_sums / (pixels * instance_std)
         offsets = slopes * mean

@@ -20,11 +20,11 @@ device=cuda seconds=540 history="--image_size 128 --epochs 30"
 if [ -n "${REHEARSE:-}" ]; then
     networks="RegNetX-400MF" size=32 batches="8 16" device=cpu seconds=60 history="--image_size 32 --epochs 2 --device cpu"
 fi
-data=${DATA:+--data_dir $DATA}
+data=(${DATA:+--data_dir "$DATA"})
 mkdir -p "$out"
 
 title() { printf '\n== %s\n' "$*"; }
-benchmark() { "$python" -m utils.benchmark $data --device "$device" --rounds 3 "$@"; }
+benchmark() { "$python" -m utils.benchmark "${data[@]}" --device "$device" --rounds 3 "$@"; }
 
 card() {
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null || echo "no GPU"
@@ -54,6 +54,7 @@ part_speed() {
 part_compile() {
     export TORCHINDUCTOR_CACHE_DIR=$out/compiled
     for network in $networks; do
+        rm -rf "$TORCHINDUCTOR_CACHE_DIR"
         for time in "at first" again; do
             title "$network, compiled $time"
             SECONDS=0
@@ -69,11 +70,11 @@ part_tricks() {
 }
 
 part_history() {
-    if [ -z "$data" ]; then
+    if [ ${#data[@]} = 0 ]; then
         "$python" -c 'import pathlib, utils.data.demo as demo; demo.draw_demo(pathlib.Path("data/demo"), lambda: None)'
-        data="--data_dir data/demo"
+        data=(--data_dir data/demo)
     fi
-    PYTHON=$python timeout -s INT "$seconds" bash gpu_history.sh $data --pretrained 0 $history --checkpoint_dir "$out/history" || true
+    PYTHON=$python timeout -s INT "$seconds" bash gpu_history.sh "${data[@]}" --pretrained 0 $history --checkpoint_dir "$out/history" || true
     "$python" -m utils.report "$out/history" --baseline baseline_Adam
 }
 

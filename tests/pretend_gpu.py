@@ -35,7 +35,10 @@ class PretendGpu:
             raise CannotPretend("there is no g++")
         source, library, self.errors = (folder / name for name in ("pretend.cpp", "pretend.so", "errors"))
         source.write_text(LIBRARY)
-        subprocess.run(["g++", "-std=c++17", "-fPIC", "-shared", "-o", library, source], check=True)
+        command = ["g++", "-std=c++17", "-fPIC", "-shared", "-o", library, source]
+        compiled = subprocess.run(command, capture_output=True, text=True)
+        if compiled.returncode:
+            raise CannotPretend(f"g++ does not compile: {compiled.stderr[-500:]}")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.pretending"],
             stdin=subprocess.PIPE,
@@ -60,5 +63,5 @@ class PretendGpu:
         self.process.communicate()
 
     def _last_words(self) -> str:
-        self.process.wait(timeout=60)
+        self.close()
         return self.errors.read_text()[-2000:]

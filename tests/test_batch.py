@@ -105,6 +105,8 @@ def test_each_seed_has_runs_of_its_own():
         ([], "a", {"SEEDS": "1 1"}, "SEEDS"),
         ([], "a", {"GPUS": "0;1"}, "GPUS"),
         ([], "a", {"GPUS": "0 2", "CUDA_VISIBLE_DEVICES": "4,5"}, "GPUS names 2"),
+        ([], "a", {"GPUS": "1", "CUDA_VISIBLE_DEVICES": "4,-1,5"}, "shows only 1, numbered from 0"),
+        ([], "a", {"GPUS": "G-b 1", "CUDA_VISIBLE_DEVICES": "G-a,G-b"}, "names a card twice"),
         ([], "../a", {}, "../a"),
         ([], "a\0b", {}, "no text"),
         (["--data_dir", "nowhere"], "a", {}, "nowhere"),
@@ -258,6 +260,7 @@ def test_a_batch_is_stopped_killed_and_goes_on_to_the_same_results(program, shap
         ("GPU-8a,GPU-8b", "1", "GPU-8b"),
         ("GPU-8a,GPU-8b", "GPU-8b", "GPU-8b"),
         ("4,5", None, "4,5"),
+        ("4,5,-1,6", "1", "5"),
     ],
 )
 def test_a_card_is_one_of_those_that_are_visible(visible, card, expected, monkeypatch):

@@ -39,6 +39,22 @@ def test_its_tricks_and_networks_are_the_programs():
         parse_args(["--checkpoint_name", "x", *flags.split()])
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model=ResNet18"], "--model=ResNet18 has no meaning here"),
+        (["--evaluate"], "--evaluate has no meaning here"),
+        (["--data_dir", "nowhere"], "nowhere"),
+        (["--epochs", "0"], "--epochs"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(flags, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(flags)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_it_measures_this_machine(shapes, capsys):
     size = ("--image_size", "32", "--batch_size", "16", "--rounds", "1", "--steps", "1")

@@ -62,7 +62,7 @@ def test_a_card_that_does_not_work_is_told_or_refused(failing, where, words, tol
         patch.setattr(torch, "ones", lambda *args, device=None: torch_ones(*args))
         assert choose_device("auto") == CPU
         (line,) = capsys.readouterr().out.splitlines()
-        assert line.startswith("warning  training on the CPU: ")
+        assert line.startswith("warning  the CPU is used: ")
         assert told in line
         for name in ("cuda", "cuda:0"):
             with pytest.raises(UserError) as error:
@@ -79,6 +79,21 @@ def test_a_machine_without_a_card_takes_the_cpu_in_silence(failing, words, capsy
     assert capsys.readouterr().out == ""
     with pytest.raises(UserError, match="--device cuda: torch finds no GPU here; or use --device cpu"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(("shown", "told"), [("7", True), (None, True), ("", False), ("-1", False)])
+def test_a_driver_that_shows_no_card_is_told_unless_none_was_wanted(
+    failing, shown, told, monkeypatch, tmp_path, capsys
+):
+    failing("init", "No CUDA GPUs are available")
+    monkeypatch.setattr(device, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert choose_device("auto") == CPU
+    out = capsys.readouterr().out
+    assert ("shows torch no GPU" in out) == told
+    assert ('CUDA_VISIBLE_DEVICES="7"' in out) == (shown == "7")
 
 
 def test_a_torch_without_cuda_beside_a_driver_is_told(monkeypatch, tmp_path, capsys):

@@ -6,6 +6,7 @@ experiment once per seed, as NAME/seed0 and so on; GPUS="0 1" runs one at a time
 Finished runs are left alone, interrupted ones go on, and one that fails does not stop the others.
 """
 
+import itertools
 import os
 import queue
 import re
@@ -39,8 +40,9 @@ def main(argv: Sequence[str], text: str) -> int:
     extra = [flag for flag in argv if flag != "--dry_run"]
     try:
         seeds, cards = words("SEEDS", r"\d+"), words("GPUS", r"[\w-]+")
-        for card in cards:
-            environment(card)  # before anything is started
+        places = {environment(card)["CUDA_VISIBLE_DEVICES"] for card in cards}  # before anything is started
+        if len(places) < len(cards):
+            raise UserError(f'GPUS="{" ".join(cards)}" names a card twice, by its place and by its name')
         commands = make_commands(read_list(text), extra, seeds)
         left = unfinished(commands)
         if len(extra) < len(argv):
@@ -115,7 +117,7 @@ def unfinished(commands: Commands) -> dict[str, Namespace]:
 
 
 def environment(card: str | None) -> dict[str, str]:
-    """The environment of a run on one card: of `GPUS`, as a number among those that are visible, or a name.
+    """The environment of a run on one card: of `GPUS`, as a place (from 0) among the visible ones, or a name.
 
     Cards are numbered as nvidia-smi does it. Raises `UserError` for a card that is not visible.
     """
@@ -124,11 +126,12 @@ def environment(card: str | None) -> dict[str, str]:
         return environ
     visible_cards = environ.get("CUDA_VISIBLE_DEVICES")
     if visible_cards is not None:
-        cards = [name.strip() for name in visible_cards.split(",") if name.strip()]
-        if card.isdigit() and int(card) < len(cards):
-            card = cards[int(card)]
-        elif card not in cards:
-            raise UserError(f'GPUS names {card}, which CUDA_VISIBLE_DEVICES="{visible_cards}" does not show')
+        names = [name.strip() for name in visible_cards.split(",")]
+        names = list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
+        if card not in (map(str, range(len(names))) if card.isdigit() else names):
+            shown = f'CUDA_VISIBLE_DEVICES="{visible_cards}" shows only {len(names)}, numbered from 0'
+            raise UserError(f"GPUS names {card}, but {shown}")
+        card = names[int(card)] if card.isdigit() else card
     return environ | {"CUDA_VISIBLE_DEVICES": card}
 
 

@@ -27,14 +27,16 @@ from torchvision import datasets, transforms
 
 import options
 from learning.setup import Parts, assemble, make_fit, make_trainer
+from network import WeightsError
 from network.weights import IMAGENET, torchvision_name
 from utils.data.batches import in_order
 from utils.data.cache import cached_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import find_dataset
+from utils.errors import UserError
 from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
-from utils.text import markdown_table
+from utils.text import markdown_table, visible
 
 NETWORKS = ("ResNet50", "RegNet", "EfficientNet")
 TRICKS = {
@@ -50,6 +52,7 @@ TRICKS = {
     "EvoNorm-S0": "--norm evonorm",
     "ResNet-D": "--model ResNet50-D",
 }
+NOT_OURS = ("--checkpoint_name", "--model", "--demo", "--resume", "--overwrite", "--evaluate")
 
 Step = Callable[[], int]  # does a step, and returns how many images it took
 
@@ -279,6 +282,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m utils.benchmark",
         description=__doc__.splitlines()[0],
         epilog="Other flags are those of main.py, for our side of each comparison.",
+        allow_abbrev=False,
     )
     parser.add_argument("--data_dir", help="a folder of images (default: the demo's, drawn first)")
     parser.add_argument("--networks", nargs="+", default=NETWORKS, metavar="NAME")
@@ -288,9 +292,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4, metavar="N", help="steps a turn")
     parser.add_argument("--baseline", action="store_true", help="beside the usual loops of torchvision")
     parser.add_argument("--skip", nargs="+", default=(), choices=("networks", "memory", "tricks", "input"))
-    settings, flags = parser.parse_known_args(argv)
-    settings.flags = flags
-    settings.device = options.parse_args(["--checkpoint_name", "benchmark", *flags]).device
+    settings, settings.flags = parser.parse_known_args(argv)
+    refused = [flag for flag in settings.flags if flag.partition("=")[0] in NOT_OURS]
+    if refused:
+        parser.error(f"{refused[0]} has no meaning here; --networks names the networks")
+    settings.device = options.parse_args(["--checkpoint_name", "benchmark", *settings.flags]).device
+    try:
+        measure(settings)
+    except (UserError, WeightsError) as error:
+        parser.error(visible(error))
+
+
+def measure(settings: argparse.Namespace) -> None:
+    """Measure what the settings ask for, and print it. Raises `UserError` or `WeightsError`."""
     with tempfile.TemporaryDirectory() as folder:
         settings.cache_dir = f"{folder}/cache"
         if settings.data_dir is None:

@@ -1,6 +1,7 @@
 """Where a run computes, in which precision and in which memory order."""
 
 import ctypes
+import os
 import re
 import resource
 import sys
@@ -43,9 +44,9 @@ def choose_device(name: str) -> torch.device:
         obstacle = cuda_obstacle(0)
         kind = "cpu" if obstacle else "cuda"
         if obstacle and obstacle != NO_GPU:
-            print(f"warning  training on the CPU: {obstacle}")
+            print(f"warning  the CPU is used: {obstacle}")
         elif obstacle and (other := other_accelerator()):
-            print(f"warning  training on the CPU; --device {other} tries this machine's GPU")
+            print(f"warning  the CPU is used; --device {other} tries this machine's GPU")
     elif kind == "cuda":
         if obstacle := cuda_obstacle(index):
             raise UserError(f"--device {name}: {obstacle}; or use --device cpu")
@@ -72,7 +73,8 @@ def cuda_obstacle(index: int) -> str:
             warnings.simplefilter("ignore")  # torch says in many lines what is said here in one
             torch.cuda.init()
             if index >= torch.cuda.device_count():
-                return f"torch sees {torch.cuda.device_count()} GPUs here"
+                count = torch.cuda.device_count()
+                return f"torch sees {count} GPU{'s' * (count > 1)} here"
             torch.cuda.set_device(index)
             torch.ones(1, device=torch.device("cuda", index)).add_(1)
             torch.cuda.synchronize()
@@ -80,8 +82,15 @@ def cuda_obstacle(index: int) -> str:
         reason = str(error).strip().partition("\n")[0]
     else:
         return ""
-    if "Found no NVIDIA driver" in reason or "No CUDA GPUs are available" in reason:
+    if "Found no NVIDIA driver" in reason:
         return NO_GPU
+    if "No CUDA GPUs are available" in reason:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = shown is not None and shown.strip() in ("", "-1")  # the usual way of saying: none
+        if hidden or not NVIDIA_DRIVER.exists():
+            return NO_GPU
+        of_these = "" if shown is None else f' among CUDA_VISIBLE_DEVICES="{shown}"'
+        return f"there is an NVIDIA driver, but it shows torch no GPU{of_these}"
     if "driver on your system is too old" in reason:
         return (
             f"the NVIDIA driver is too old for this torch, which is for CUDA {torch.version.cuda}; "
