@@ -115,6 +115,14 @@ def test_a_changed_checkpoint_is_refused_or_unharmed(checkpoint, place, change, 
     assert_same(loaded, content)
 
 
+def test_a_tensor_that_is_marked_as_a_folder_is_damage(checkpoint):
+    path, whole, _ = checkpoint
+    attributes = whole.rindex(b"archive/data/0") - 8  # in the zip's directory
+    path.write_bytes(whole[:attributes] + b"\x10" + whole[attributes + 1 :])
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(path)
+
+
 @fuzz
 @given(
     place=st.integers(min_value=0),
