@@ -13,6 +13,7 @@ from utils.run.failures import is_out_of_memory
 from utils.run.files import Record, replacing
 
 FORMAT = 1
+FOLDER = 0x10  # the attribute of a zip's record that marks one
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
@@ -36,7 +37,8 @@ def load_checkpoint(path: Path) -> Record:
         with zipfile.ZipFile(path) as records:
             # torch writes checksums, but does not look at them; and of a record that is marked as a folder it
             # reads nothing, which leaves in the tensor what its memory held before.
-            if records.testzip() is not None or any(record.external_attr for record in records.infolist()):
+            folders = [record for record in records.infolist() if record.external_attr & FOLDER]
+            if folders or records.testzip() is not None:
                 raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
