@@ -313,7 +313,8 @@ def _add_loss_flags(group: Group) -> None:
         "--class_weights",
         choices=("none", "balanced"),
         default="none",
-        help="balanced: the loss of rare classes counts more, so that all classes weigh the same",
+        help="balanced: images of rare classes count more, so that all classes weigh the same; epochs "
+        "are chosen by balanced accuracy then, the mean over classes",
     )
     group.add_argument(
         "--teacher",

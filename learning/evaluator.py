@@ -49,6 +49,11 @@ class Evaluation:
         with np.errstate(invalid="ignore"):
             return (100 * counts.diagonal() / counts.sum(1)).tolist()
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of the class accuracies, in which rare classes count as much as others, in percent."""
+        return float(np.nanmean(self.class_accuracies))
+
 
 @torch.inference_mode()
 def evaluate(

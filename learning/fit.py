@@ -11,7 +11,7 @@ from tqdm import tqdm
 from learning.evaluator import Evaluation
 from learning.trainer import Totals, Trainer
 from utils.data.batches import Batch
-from utils.errors import Interrupted, RunFailed
+from utils.errors import Interrupted, RunFailed, UserError
 from utils.run.device import peak_memory_mb
 from utils.run.log import RunLog
 from utils.run.randomness import draws_of_step
@@ -26,7 +26,7 @@ class Fit:
     `batches_from` gives the run's training batches from a step on; `validate` evaluates a network;
     `save` writes a state under a file name, atomically. "last.pt" is saved after every epoch, in long
     epochs every `seconds_between_saves`, and when a signal stops the run; "best.pt" whenever the
-    validation accuracy exceeds all before it.
+    validation accuracy exceeds all before it. If `balanced`, that is the balanced accuracy.
 
     With an average of the weights (the trainer's `ema`) both are validated, and "best.pt" has as its
     "network" whichever was better; `best["weights"]` says which. After `patience` epochs without a new
@@ -45,6 +45,7 @@ class Fit:
         steps_per_epoch: int,
         log_interval: int,
         patience: int | None = None,
+        balanced: bool = False,
         seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
     ):
         self.trainer = trainer
@@ -56,6 +57,7 @@ class Fit:
         self.steps_per_epoch = steps_per_epoch
         self.log_interval = log_interval
         self.patience = patience
+        self.accuracies = ("accuracy", "balanced_accuracy") if balanced else ("accuracy",)
         self.seconds_between_saves = seconds_between_saves
         self.history: list[dict] = []
         self.best: dict | None = None
@@ -70,7 +72,14 @@ class Fit:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a `state_dict`, which may be from the middle of an epoch."""
+        """Go on from a `state_dict`, which may be from the middle of an epoch.
+
+        Raises `UserError` for one of a program that chose epochs by something else.
+        """
+        if state["best"] is not None and f"val_{self.accuracies[-1]}" not in state["best"]:
+            raise UserError(
+                "the run was begun by an older version, which weighed classes in another way; train it anew"
+            )
         self.trainer.load_state_dict(state)
         self.history = state["history"]
         self.best = state["best"]
@@ -148,7 +157,8 @@ class Fit:
                     f"the validation loss of epoch {row['epoch']} is {validation.loss}: try a smaller "
                     "--learning_rate, a warm-up, or fp32"
                 )
-            row[f"{prefix}val_loss"], row[f"{prefix}val_accuracy"] = validation.loss, validation.accuracy
+            for figure in ("loss", *self.accuracies):
+                row[f"{prefix}val_{figure}"] = getattr(validation, figure)
         row |= {
             "seconds": totals.seconds,
             "images_per_second": totals.images / totals.seconds,
@@ -157,13 +167,13 @@ class Fit:
         self.history.append(row)
         self.trainer.totals = Totals()
 
-        better = max(networks, key=lambda prefix: row[f"{prefix}val_accuracy"])  # raw, where they are equal
-        accuracy = row[f"{better}val_accuracy"]
-        improved = self.best is None or accuracy > self.best["val_accuracy"]
+        chosen_by = f"val_{self.accuracies[-1]}"
+        better = max(networks, key=lambda prefix: row[prefix + chosen_by])  # raw, where they are equal
+        improved = self.best is None or row[better + chosen_by] > self.best[chosen_by]
         if improved:
             self.best = {
                 "epoch": row["epoch"],
-                "val_accuracy": accuracy,
+                **{f"val_{accuracy}": row[f"{better}val_{accuracy}"] for accuracy in self.accuracies},
                 "weights": "ema" if better else "raw",
             }
             self.save("best.pt", {**self.state_dict(), "network": networks[better].state_dict()})

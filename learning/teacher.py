@@ -29,8 +29,8 @@ class Teacher:
         self.weight = weight
         self.fingerprint = fingerprint
 
-    def loss(self, inputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """What is added to the student's loss for its `logits` [N, K] of `inputs` [N, 3, H, W]."""
+    def losses(self, inputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """What is added to the images' losses, [N], for the student's `logits` [N, K] of `inputs`."""
         with torch.no_grad():
             teacher_logits = self.network(self.to_input(inputs))
         return self.weight * distillation(logits, teacher_logits, self.temperature)

@@ -9,6 +9,7 @@ from torch import nn
 
 from learning.augment import Augment, Normalise
 from learning.ema import Ema
+from learning.loss import image_weights
 from learning.mixing import Mixing
 from learning.teacher import Teacher
 from utils.errors import RunFailed
@@ -70,7 +71,8 @@ class Trainer:
 
     `lr_factor` maps a step to the factor of the learning rate, `augment` and `mixing` change a uint8 batch,
     `normalise` makes the network's input of it, and `criterion` maps logits [N, K] and target probabilities
-    [N, K] to the loss, to which a `teacher` adds its own.
+    [N, K] to the loss of each image, to which a `teacher` adds its own. The loss of a step is their mean, in
+    which `class_weights` [K] let images of some classes count more.
 
     The images of a step go through the network in `accumulate` batches, which takes the memory of one.
     Gradients longer than `grad_clip` over all parameters are scaled down to it. For the first
@@ -94,6 +96,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         teacher: Teacher | None = None,
+        class_weights: torch.Tensor | None = None,
         accumulate: int = 1,
         grad_clip: float | None = None,
         freeze_steps: int = 0,
@@ -115,6 +118,7 @@ class Trainer:
         self.seed = seed
         self.device = device
         self.teacher = teacher
+        self.class_weights = class_weights
         self.accumulate = accumulate
         self.grad_clip = grad_clip
         self.freeze_steps = freeze_steps
@@ -190,10 +194,12 @@ class Trainer:
         """The mean loss over the images, and how many were taken for the class of their largest target."""
         inputs = self.normalise(pixels)
         logits = self.network(inputs)
-        loss = self.criterion(logits, targets)
+        losses = self.criterion(logits, targets)
         if self.teacher is not None:
-            loss = loss + self.teacher.loss(inputs, logits)
-        return loss, (logits.detach().argmax(1) == targets.argmax(1)).sum()
+            losses = losses + self.teacher.losses(inputs, logits)
+        if self.class_weights is not None:
+            losses = losses * image_weights(targets, self.class_weights)
+        return losses.mean(), (logits.detach().argmax(1) == targets.argmax(1)).sum()
 
     def state_dict(self) -> dict:
         """All that the next step depends on beside the batch, and the epoch's totals so far."""

@@ -27,7 +27,7 @@ def active_tricks(fit: Fit, views: int) -> dict[str, str]:
         "augmentation": ", ".join(map(str, trainer.augment.transforms.values())),
         "loss": "cross-entropy, plain for validation and test images",
     }
-    mixing, loss = trainer.mixing, trainer.criterion.keywords
+    mixing, smoothing = trainer.mixing, trainer.criterion.keywords["smoothing"]
     share = {0: "", 1: "", 2: ", in half of the batches"}[len(mixing.methods)]
     if mixing.mixup_alpha:
         tricks["MixUp"] = f"alpha {mixing.mixup_alpha:g}{share}"
@@ -35,11 +35,12 @@ def active_tricks(fit: Fit, views: int) -> dict[str, str]:
         tricks["CutMix"] = f"alpha {mixing.cutmix_alpha:g}, probability {mixing.cutmix_prob:g}{share}"
     if mixing.methods:
         tricks["training accuracy"] = "against the label that has the larger share"
-    if loss["smoothing"]:
-        tricks["label smoothing"] = f"{loss['smoothing']:g}"
-    if loss["class_weights"] is not None:
-        weights = loss["class_weights"].tolist()
-        tricks["class weights"] = f"from {min(weights):.3g} to {max(weights):.3g}"
+    if smoothing:
+        tricks["label smoothing"] = f"{smoothing:g}"
+    if trainer.class_weights is not None:
+        weights = trainer.class_weights.tolist()
+        chosen = "epochs are chosen by balanced accuracy"
+        tricks["class weights"] = f"from {min(weights):.3g} to {max(weights):.3g}; {chosen}"
     if trainer.teacher is not None:
         teacher = trainer.teacher
         tricks["distillation"] = f"temperature {teacher.temperature:g}, weight {teacher.weight:g}"

@@ -12,7 +12,7 @@ from learning.fit import Fit
 from tests.test_trainer import CPU, NORMALISE, assert_same, make_trainer, random_batch
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
 from utils.data.images import StoredImages
-from utils.errors import Interrupted, RunFailed
+from utils.errors import Interrupted, RunFailed, UserError
 from utils.run.log import RunLog
 
 EPOCHS, BATCH, COUNT = 3, 8, 30
@@ -82,6 +82,39 @@ def test_a_run_trains_validates_and_records_each_epoch():
         assert row["images_per_second"] * row["seconds"] == pytest.approx(COUNT)
         assert 0 < row["train_loss"] < 5
     assert recorder.states["last.pt"]["epoch"] == EPOCHS
+
+
+RARE = np.array([0] * 90 + [1] * 10)
+
+
+def evaluation(right_of_many, right_of_few):
+    """Of 90 images of one class and 10 of another."""
+    right = np.concatenate([np.arange(90) < right_of_many, np.arange(10) < right_of_few])
+    return Evaluation(1.0, RARE, np.eye(2)[np.where(right, RARE, 1 - RARE)])
+
+
+@pytest.mark.parametrize(("balanced", "best"), [(False, 1), (True, 2)])
+def test_with_class_weights_the_balanced_accuracy_chooses(balanced, best):
+    recorder = Recorder()
+    fit = make_fit(recorder, balanced=balanced)
+    epochs = [evaluation(90, 0), evaluation(75, 8), evaluation(85, 3)]
+    scripted = iter(epochs)
+    fit.validate = lambda network: next(scripted)
+    fit.run()
+    assert fit.best["epoch"] == recorder.states["best.pt"]["epoch"] == best
+    assert fit.best["val_accuracy"] == epochs[best - 1].accuracy
+    for (row, _, improved), epoch in zip(recorder.rows, epochs, strict=True):
+        assert row["val_accuracy"] == epoch.accuracy
+        assert row.get("val_balanced_accuracy") == (epoch.balanced_accuracy if balanced else None)
+        assert improved == (row["epoch"] == 1 or row["epoch"] == best)
+    assert [epoch.balanced_accuracy for epoch in epochs[:2]] == [50, pytest.approx(100 * (75 / 90 + 0.8) / 2)]
+
+
+def test_a_run_that_weighed_classes_in_another_way_is_not_gone_on_with():
+    recorder = Recorder()
+    make_fit(recorder).run()
+    with pytest.raises(UserError, match="older version, which weighed classes in another way"):
+        make_fit(Recorder(), balanced=True).load_state_dict(recorder.states["last.pt"])
 
 
 def test_it_goes_on_from_any_step_to_the_same_end():

@@ -38,6 +38,7 @@ def made_up_run(
     val=80.0,
     minutes=1.0,
     teacher=None,
+    labels=None,
     **kept,
 ) -> None:
     """The files of a finished run whose test images, of classes in turn, were classified rightly or not."""
@@ -50,7 +51,7 @@ def made_up_run(
         writer = csv.DictWriter(file, row)
         writer.writeheader()
         writer.writerows([row, row | {"epoch": 2}])
-    labels = np.arange(len(right)) % len(classes)
+    labels = np.arange(len(right)) % len(classes) if labels is None else labels
     predicted = np.where(right, labels, (labels + 1) % len(classes))
     probabilities = np.full((len(right), len(classes)), 0.1)
     probabilities[np.arange(len(right)), predicted] = 0.5 + 0.4 * np.arange(len(right)) / len(right)
@@ -102,6 +103,25 @@ def test_means_and_deviations_are_over_seeds(checkpoint):
     both = [100 * right(0.9, seed).mean() for seed in (2, 3)]
     assert comparison.estimate.mean == pytest.approx(np.mean(both) - np.mean(accuracies))
     assert comparison.estimate.low < comparison.estimate.mean < comparison.estimate.high
+
+
+def test_with_class_weights_the_mean_over_classes_is_shown(tmp_path):
+    labels = np.arange(IMAGES) % len(CLASSES)
+    correct = labels > 0  # one class is never right
+    made_up_run(tmp_path, "baseline", correct)
+    evidence, _ = gather(tmp_path, None)
+    assert "balanced test, %" not in make_sections(evidence, [])[1].columns
+    few = np.concatenate([np.flatnonzero(labels == 0)[:10], np.flatnonzero(labels > 0)])
+    for name in ("baseline", "weighed"):
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+        flags = ("--class_weights", "balanced") if name == "weighed" else ()
+        made_up_run(tmp_path, name, correct[few], *flags, labels=labels[few])
+    evidence, _ = gather(tmp_path, None)
+    section = make_sections(evidence, [])[1]
+    row = dict(zip(section.columns, section.rows[1], strict=True))
+    share = 100 * (len(CLASSES) - 1) / len(CLASSES)
+    assert row["balanced test, %"] == f"{share:.2f}"
+    assert float(row["test, %"]) > share + 1
 
 
 def test_the_same_report_each_time(checkpoint, tmp_path, capsys):

@@ -50,7 +50,7 @@ def test_the_second_view_is_the_mirror_image(parts_of):
 def test_the_rare_class_weighs_more(parts_of):
     trainer = make_trainer(parts_of("--class_weights", "balanced"))
     # 36 training images: 16, 4 and 16 of the classes circle, plain and stripes.
-    assert trainer.criterion.keywords["class_weights"].tolist() == pytest.approx([0.75, 3.0, 0.75])
+    assert trainer.class_weights.tolist() == pytest.approx([0.75, 3.0, 0.75])
 
 
 def test_linear_scaling_counts_all_batches_of_a_step(parts_of):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from learning.augment import Augment, Flip, Normalise
 from learning.evaluator import Evaluation, evaluate
-from learning.loss import distillation, soft_cross_entropy
+from learning.loss import balanced_class_weights, distillation, soft_cross_entropy
 from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
 from learning.teacher import Teacher
@@ -295,7 +296,8 @@ def test_the_average_follows_the_weights():
     torch.testing.assert_close(trainer.ema.network[0].weight, expected)
 
 
-def test_a_teacher_is_frozen_in_eval_mode_and_sees_the_mixed_images():
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([2.0, 0.5, 1.5])])
+def test_a_teacher_is_frozen_in_eval_mode_and_sees_the_mixed_images(class_weights):
     images, labels = random_batch()
     seen = []
 
@@ -316,7 +318,9 @@ def test_a_teacher_is_frozen_in_eval_mode_and_sees_the_mixed_images():
     student, mixed = tiny_network(), []
     student[5].p = 0.0
     student.register_forward_pre_hook(lambda _, args: mixed.append(args[0]))
-    trainer = make_trainer(student, mixing=(0.4, 0, 0), augment=Augment({}), teacher=teacher)
+    settings = {"mixing": (0.4, 0, 0), "augment": Augment({}), "class_weights": class_weights}
+    smoothed = partial(soft_cross_entropy, smoothing=0.2)
+    trainer = make_trainer(student, teacher=teacher, criterion=smoothed, **settings)
     logits = []
     student.register_forward_hook(lambda _, args, output: logits.append(output.detach()))
     trainer.train_step(images, labels)
@@ -325,14 +329,30 @@ def test_a_teacher_is_frozen_in_eval_mode_and_sees_the_mixed_images():
     assert_same(before, network.state_dict())
     assert all(name in dict(tiny_network().state_dict()) for name in trainer.state_dict()["network"])
 
-    # The loss by hand: cross-entropy of the mixed labels and 0.7 times the distillation.
+    # The loss by hand: cross-entropy of the mixed and smoothed labels, and 0.7 times the distillation; an
+    # image counts as the classes of its mixed label do.
     _, targets = trainer.mixing(
         NORMALISE(images), torch.eye(3)[labels], draws_of_step(trainer.seed, 0)("mixing")
     )
     far = distillation(logits[0], network.inner(seen[0]), 3.0)
     trainer.totals.collect()
-    expected = F.cross_entropy(logits[0], targets) + 0.7 * far
-    assert trainer.totals.loss / len(images) == pytest.approx(expected.item(), rel=1e-5)
+    losses = -((0.8 * targets + 0.2 / 3) * logits[0].log_softmax(1)).sum(1) + 0.7 * far
+    counts = torch.ones(len(images)) if class_weights is None else targets @ class_weights
+    assert trainer.totals.loss / len(images) == pytest.approx((counts * losses).mean().item(), rel=1e-5)
+
+
+def test_a_rare_class_is_learned_beside_the_others():
+    """With smoothing too, where it was predicted for all images."""
+    labels = torch.tensor([0] * 98 + [1] * 2)
+    images = (labels * 200).to(torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4).contiguous()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    weights = balanced_class_weights(labels.bincount().float())
+    smoothed = partial(soft_cross_entropy, smoothing=0.1)
+    settings = {"mixing": (0, 0, 0), "num_classes": 2, "lr_factor": lambda step: 0.1}
+    trainer = make_trainer(network, criterion=smoothed, class_weights=weights, **settings)
+    for _ in range(60):
+        trainer.train_step(images, labels)
+    assert torch.equal(network(NORMALISE(images)).argmax(1), labels)
 
 
 def batches_of(images, labels, size):

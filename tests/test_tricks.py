@@ -36,7 +36,11 @@ TRICKS = [
     (("--cutmix_alpha", "1", "--cutmix_prob", "1"), (), "CutMix: alpha 1, probability 1"),
     (("--mixup", "0.2"), ("--cutmix_alpha", "1", "--cutmix_prob", "1"), "MixUp: alpha 0.2, in half of"),
     (("--cutmix_prob", "1"), ("--cutmix_alpha", "1", "--cutmix_prob", "0"), "CutMix: alpha 1, probability 1"),
-    (("--class_weights", "balanced"), (), "class weights: from 0.767 to 2.56"),
+    (
+        ("--class_weights", "balanced"),
+        (),
+        "class weights: from 0.767 to 2.56; epochs are chosen by balanced accuracy",
+    ),
     (("--randaugment",), (), "RandAugment(n=3, m=15)"),
     (("--randaugment", "--rand_m", "9"), ("--randaugment",), "RandAugment(n=3, m=9)"),
     (("--randaugment", "--rand_n", "1"), ("--randaugment",), "RandAugment(n=1, m=15)"),

@@ -35,6 +35,12 @@ class Run:
     confidences: np.ndarray  # of the predictions, 0 to 1
     correct: np.ndarray  # bool
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean over the classes of their test accuracies, in percent."""
+        labels = np.array(self.labels)
+        return 100 * float(np.mean([self.correct[labels == name].mean() for name in set(self.labels)]))
+
 
 @dataclass(frozen=True)
 class Experiment:

@@ -82,26 +82,34 @@ def _summary(evidence: Evidence) -> Section:
 
 def _accuracies(evidence: Evidence) -> Section:
     rows = []
+    every_run = [run for found in evidence.experiments.values() for run in found.runs.values()]
+    accuracies = {"validation, %": "val_accuracy", "test, %": "test_accuracy"}
+    if any(run.flags.get("class_weights") == "balanced" for run in every_run):
+        accuracies["balanced test, %"] = "balanced_accuracy"
     for name, found in evidence.experiments.items():
         runs = list(found.runs.values())
+        figures = [
+            _mean_and_deviation(found.mean(each), found.deviation(each)) for each in accuracies.values()
+        ]
         marks = {"baseline": name == evidence.baseline != "baseline", "best": name == evidence.best}
         told = ", ".join(mark for mark, holds in marks.items() if holds)
         rows.append(
             [
                 f"{name} ({told})" if told else name,
                 evidence.tricks.letters(name),
-                _mean_and_deviation(found.mean("val_accuracy"), found.deviation("val_accuracy")),
-                _mean_and_deviation(found.mean("test_accuracy"), found.deviation("test_accuracy")),
+                *figures,
                 str(len(runs)),
                 f"{found.mean('minutes'):.2f}",
                 f"{found.mean('images_per_second'):.0f}",
                 f"{max(run.memory for run in runs):.0f}",
             ]
         )
-    columns = ["experiment", "tricks", "validation, %", "test, %", "seeds"]
+    columns = ["experiment", "tricks", *accuracies, "seeds"]
     columns += ["minutes of training", "images a second", "peak memory, MB"]
     legend = ", ".join(f"{short} = {name}" for short, name in evidence.tricks.legend().items())
     text = ["Of the epoch that validated best; mean ± standard deviation over the seeds."]
+    if len(accuracies) > 2:
+        text.append("Balanced: the mean over classes, by which runs with class weights choose their epoch.")
     text += [f"{legend}."] if legend else []
     pictures = {
         "accuracies.png": "Test accuracy of each experiment, with 95 % intervals",

@@ -70,6 +70,8 @@ class RunLog:
         self.board.add_scalar("accuracy/train", row["train_accuracy"], step)
         self.board.add_scalar("accuracy/validation", row["val_accuracy"], step)
         self.board.add_scalar("loss/validation", row["val_loss"], step)
+        if "val_balanced_accuracy" in row:
+            self.board.add_scalar("balanced_accuracy/validation", row["val_balanced_accuracy"], step)
         if "ema_val_accuracy" in row:
             self.board.add_scalar("accuracy/validation_ema", row["ema_val_accuracy"], step)
             self.board.add_scalar("loss/validation_ema", row["ema_val_loss"], step)
@@ -83,12 +85,20 @@ class RunLog:
 
     def _cells(self, row: dict) -> dict[str, str]:
         """What the console says of an epoch, by the titles of the columns."""
+        balanced = ", balanced" if "val_balanced_accuracy" in row else ""
         cells = {
             "    epoch": f"{row['epoch']}/{self.epochs}",
             "learning rate": f"{row['learning_rate']:.3g}",
-            "train loss, accuracy": f"{row['train_loss']:.4f}, {row['train_accuracy']:5.2f} %",
-            "validation loss, accuracy": f"{row['val_loss']:.4f}, {row['val_accuracy']:5.2f} %",
+            "train loss, accuracy": _loss_and_accuracies(row, "train"),
+            f"validation loss, accuracy{balanced}": _loss_and_accuracies(row, "val"),
         }
         if "ema_val_accuracy" in row:
-            cells["average of weights"] = f"{row['ema_val_loss']:.4f}, {row['ema_val_accuracy']:5.2f} %"
+            cells["average of weights"] = _loss_and_accuracies(row, "ema_val")
         return cells | {"time": f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s"}
+
+
+def _loss_and_accuracies(row: dict, split: str) -> str:
+    """What a row of the history says of a split, for the console."""
+    names = (f"{split}_accuracy", f"{split}_balanced_accuracy")
+    accuracies = [f"{row[name]:5.2f} %" for name in names if name in row]
+    return ", ".join([f"{row[f'{split}_loss']:.4f}", *accuracies])

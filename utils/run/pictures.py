@@ -62,6 +62,8 @@ def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) 
         losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         losses.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         losses.yaxis.set_minor_formatter(NullFormatter())
+    balanced = "val_balanced_accuracy"
+    told = f" (balanced {best[balanced]:.2f} %)" if balanced in best else ""
     axes.plot(
         best["epoch"],
         best["val_accuracy"],
@@ -69,7 +71,7 @@ def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) 
         color=AVERAGE if best["weights"] == "ema" else VALIDATION,
         markersize=13,
         markeredgecolor="black",
-        label=f"best: {best['val_accuracy']:.2f} % at epoch {best['epoch']}",
+        label=f"best: {best['val_accuracy']:.2f} %{told} at epoch {best['epoch']}",
         zorder=3,
     )
     axes.legend(frameon=False)

@@ -19,6 +19,7 @@ class Evaluation(Protocol):
 
     loss: float
     accuracy: float
+    balanced_accuracy: float
     class_accuracies: list[float]
     confusion: np.ndarray  # [K, K]
     labels: np.ndarray  # [n]
@@ -51,7 +52,7 @@ def write_results(
     result = {
         "best_epoch": best["epoch"],
         "best_weights": best["weights"],
-        "val_accuracy": best["val_accuracy"],
+        **{name: value for name, value in best.items() if name.startswith("val_")},
         **test_figures(test, dataset.classes),
         "test_accuracy_last": test_last.accuracy,
         "train_seconds": seconds,
@@ -61,9 +62,10 @@ def write_results(
     }
     write_json(folder / "result.json", result)
     average = ", average" if best["weights"] == "ema" else ""
+    balanced = f" (balanced {test.balanced_accuracy:.2f} %)" if "val_balanced_accuracy" in best else ""
     print(
-        f"test accuracy {test.accuracy:.2f} % with the best weights (epoch {best['epoch']}{average}), "
-        f"{test_last.accuracy:.2f} % with the last\n"
+        f"test accuracy {test.accuracy:.2f} %{balanced} with the best weights "
+        f"(epoch {best['epoch']}{average}), {test_last.accuracy:.2f} % with the last\n"
         f"results in {visible(folder.path)}: result.json, predictions.csv, learning_curve.png, "
         "confusion_matrix.png"
     )
@@ -74,6 +76,7 @@ def test_figures(test: Evaluation, classes: Sequence[str]) -> dict:
     return {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
+        "test_balanced_accuracy": test.balanced_accuracy,
         "test_accuracy_per_class": dict(zip(classes, test.class_accuracies, strict=True)),
     }
 
