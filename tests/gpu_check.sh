@@ -75,7 +75,7 @@ part_history() {
         data=(--data_dir data/demo)
     fi
     PYTHON=$python timeout -s INT "$seconds" bash gpu_history.sh "${data[@]}" --pretrained 0 $history --checkpoint_dir "$out/history" || true
-    "$python" -m utils.report "$out/history" --baseline baseline_Adam
+    "$python" -m utils.report "$out/history"
 }
 
 failed=0
