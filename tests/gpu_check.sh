@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What only a GPU can show, for the hour when there is one. From the project's root:
 #
-#     bash tests/gpu_check.sh [PART ...]      without parts, all of them; each takes less than 10 minutes
+#     bash tests/gpu_check.sh [PART ...]      without parts, all of them
 #
-#     tests      tests/test_cuda.py: equal bits, no waits, memory that stays, EvoNorm's peak, two runs at once
+#     tests      (5 minutes) tests/test_cuda.py: equal bits, no waits, memory that stays, EvoNorm's peak, two runs at once
 #     demo       the README's first run
-#     speed      beside the usual loops, in both memory orders, at 224 and 256 pixels
+#     speed      beside the usual loops, in both memory orders, at 224 and 256 pixels (2 minutes for each line)
 #     compile    the same with --compile, and how long it takes to compile at first and again
 #     tricks     what each trick costs on ResNet-50
 #     history    the 29 experiments from scratch, as far as 9 minutes go; called again it goes on
