@@ -58,6 +58,7 @@ class Fit:
         self.log_interval = log_interval
         self.patience = patience
         self.accuracies = ("accuracy", "balanced_accuracy") if balanced else ("accuracy",)
+        self.chosen_by = f"val_{self.accuracies[-1]}"
         self.seconds_between_saves = seconds_between_saves
         self.history: list[dict] = []
         self.best: dict | None = None
@@ -76,7 +77,7 @@ class Fit:
 
         Raises `UserError` for one of a program that chose epochs by something else.
         """
-        if state["best"] is not None and f"val_{self.accuracies[-1]}" not in state["best"]:
+        if state["best"] is not None and self.chosen_by not in state["best"]:
             raise UserError(
                 "the run was begun by an older version, which weighed classes in another way; train it anew"
             )
@@ -167,9 +168,8 @@ class Fit:
         self.history.append(row)
         self.trainer.totals = Totals()
 
-        chosen_by = f"val_{self.accuracies[-1]}"
-        better = max(networks, key=lambda prefix: row[prefix + chosen_by])  # raw, where they are equal
-        improved = self.best is None or row[better + chosen_by] > self.best[chosen_by]
+        better = max(networks, key=lambda prefix: row[prefix + self.chosen_by])  # raw, where they are equal
+        improved = self.best is None or row[better + self.chosen_by] > self.best[self.chosen_by]
         if improved:
             self.best = {
                 "epoch": row["epoch"],

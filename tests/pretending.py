@@ -209,10 +209,10 @@ def pretend() -> None:
     FakeTensorMode.avoid_device_init = property(lambda mode: True)
     torch._C._ensureCUDADeviceGuardSet()
     torch._C._conv_determine_backend_memory_format = convolution_format
-    library = torch.library.Library("aten", "IMPL", "Meta")
-    library.impl("_fused_sgd_", lambda *args, **kwargs: None)
-    library.impl("_amp_update_scale_", lambda scale, *args: scale)
-    pretend.library = library  # which forgets what it was told when it is deleted
+    kernels = torch.library.Library("aten", "IMPL", "Meta")
+    kernels.impl("_fused_sgd_", lambda *args, **kwargs: None)
+    kernels.impl("_amp_update_scale_", lambda scale, *args: scale)
+    pretend.kernels = kernels  # which are forgotten when this object is deleted
 
     def pin_memory(tensor):
         copied = tensor.clone(memory_format=torch.preserve_format)

@@ -108,15 +108,13 @@ def test_means_and_deviations_are_over_seeds(checkpoint):
 def test_with_class_weights_the_mean_over_classes_is_shown(tmp_path):
     labels = np.arange(IMAGES) % len(CLASSES)
     correct = labels > 0  # one class is never right
-    made_up_run(tmp_path, "baseline", correct)
-    evidence, _ = gather(tmp_path, None)
+    made_up_run(tmp_path / "plain", "baseline", correct)
+    evidence, _ = gather(tmp_path / "plain", None)
     assert "balanced test, %" not in make_sections(evidence, [])[1].columns
     few = np.concatenate([np.flatnonzero(labels == 0)[:10], np.flatnonzero(labels > 0)])
-    for name in ("baseline", "weighed"):
-        shutil.rmtree(tmp_path / name, ignore_errors=True)
-        flags = ("--class_weights", "balanced") if name == "weighed" else ()
-        made_up_run(tmp_path, name, correct[few], *flags, labels=labels[few])
-    evidence, _ = gather(tmp_path, None)
+    for name, flags in {"baseline": (), "weighed": ("--class_weights", "balanced")}.items():
+        made_up_run(tmp_path / "weights", name, correct[few], *flags, labels=labels[few])
+    evidence, _ = gather(tmp_path / "weights", None)
     section = make_sections(evidence, [])[1]
     row = dict(zip(section.columns, section.rows[1], strict=True))
     share = 100 * (len(CLASSES) - 1) / len(CLASSES)

@@ -128,10 +128,11 @@ def environment(card: str | None) -> dict[str, str]:
     if visible_cards is not None:
         names = [name.strip() for name in visible_cards.split(",")]
         names = list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
-        if card not in (map(str, range(len(names))) if card.isdigit() else names):
+        chosen = dict(zip(map(str, range(len(names))) if card.isdigit() else names, names, strict=True))
+        if card not in chosen:
             shown = f'CUDA_VISIBLE_DEVICES="{visible_cards}" shows only {len(names)}, numbered from 0'
             raise UserError(f"GPUS names {card}, but {shown}")
-        card = names[int(card)] if card.isdigit() else card
+        card = chosen[card]
     return environ | {"CUDA_VISIBLE_DEVICES": card}
 
 

@@ -295,7 +295,7 @@ def main(argv: list[str] | None = None) -> None:
     settings, settings.flags = parser.parse_known_args(argv)
     refused = [flag for flag in settings.flags if flag.partition("=")[0] in NOT_OURS]
     if refused:
-        parser.error(f"{refused[0]} has no meaning here; --networks names the networks")
+        parser.error(f"{refused[0]} has no meaning here; leave it out (--networks names the networks)")
     settings.device = options.parse_args(["--checkpoint_name", "benchmark", *settings.flags]).device
     try:
         measure(settings)
