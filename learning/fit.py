@@ -26,7 +26,8 @@ class Fit:
     `batches_from` gives the run's training batches from a step on; `validate` evaluates a network;
     `save` writes a state under a file name, atomically. "last.pt" is saved after every epoch, in long
     epochs every `seconds_between_saves`, and when a signal stops the run; "best.pt" whenever the
-    validation accuracy exceeds all before it. If `balanced`, that is the balanced accuracy.
+    validation accuracy exceeds all before it. If `balanced`, that is the balanced accuracy and, where that is
+    equal, the plain one.
 
     With an average of the weights (the trainer's `ema`) both are validated, and "best.pt" has as its
     "network" whichever was better; `best["weights"]` says which. After `patience` epochs without a new
@@ -58,7 +59,6 @@ class Fit:
         self.log_interval = log_interval
         self.patience = patience
         self.accuracies = ("accuracy", "balanced_accuracy") if balanced else ("accuracy",)
-        self.chosen_by = f"val_{self.accuracies[-1]}"
         self.seconds_between_saves = seconds_between_saves
         self.history: list[dict] = []
         self.best: dict | None = None
@@ -77,7 +77,7 @@ class Fit:
 
         Raises `UserError` for one of a program that chose epochs by something else.
         """
-        if state["best"] is not None and self.chosen_by not in state["best"]:
+        if state["best"] is not None and f"val_{self.accuracies[-1]}" not in state["best"]:
             raise UserError(
                 "the run was begun by an older version, which weighed classes in another way; train it anew"
             )
@@ -168,8 +168,8 @@ class Fit:
         self.history.append(row)
         self.trainer.totals = Totals()
 
-        better = max(networks, key=lambda prefix: row[prefix + self.chosen_by])  # raw, where they are equal
-        improved = self.best is None or row[better + self.chosen_by] > self.best[self.chosen_by]
+        better = max(networks, key=lambda prefix: self._rank(row, prefix))  # raw, where they are equal
+        improved = self.best is None or self._rank(row, better) > self._rank(self.best)
         if improved:
             self.best = {
                 "epoch": row["epoch"],
@@ -179,3 +179,7 @@ class Fit:
             self.save("best.pt", {**self.state_dict(), "network": networks[better].state_dict()})
         self.save("last.pt", self.state_dict())
         self.log.epoch(self.history, self.trainer.step, improved)
+
+    def _rank(self, figures: dict, prefix: str = "") -> tuple[float, ...]:
+        """What the best has most of: balanced accuracy, where that counts, and then plain accuracy."""
+        return tuple(figures[f"{prefix}val_{accuracy}"] for accuracy in reversed(self.accuracies))

@@ -159,7 +159,7 @@ def test_a_signal_saves_a_state_to_go_on_from(batches_before):
     assert_same(again.states["last.pt"], straight.states["last.pt"])
 
 
-def test_k5_best_is_the_first_of_the_highest_validation_accuracies():
+def test_best_is_the_first_of_the_highest_validation_accuracies():
     recorder = Recorder()
     make_fit(recorder, accuracies=[40, 60, 60]).run()
     assert [improved for _, _, improved in recorder.rows] == [True, True, False]
@@ -192,7 +192,7 @@ def test_a_run_stops_when_it_is_out_of_patience():
     assert len(resumed.history) == 3
 
 
-def test_k4_every_epoch_is_saved_when_it_ends():
+def test_every_epoch_is_saved_when_it_ends():
     recorder = Recorder()
     make_fit(recorder, accuracies=[40, 30, 20]).run()
     assert [(name, state["epoch"]) for name, state in recorder.saves] == [
@@ -214,7 +214,7 @@ def test_a_run_that_fails_keeps_the_state_from_before():
     assert all(value.isfinite().all() for value in recorder.states["last.pt"]["network"].values())
 
 
-def test_c6_the_validation_loss_is_plain_whatever_the_training_loss(tmp_path):
+def test_the_validation_loss_is_plain_whatever_the_training_loss(tmp_path):
     losses = []
     for factor in (1, 2):
         fit = make_fit(Recorder())

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 import options
 from tests.conftest import CLASSES, write_images
@@ -19,8 +20,9 @@ from tests.test_batch import history_list
 from utils.batch import make_commands, read_list
 from utils.report.__main__ import default_flags, gather, main, settings
 from utils.report.comparison import takes
+from utils.report.pictures import effects
 from utils.report.sections import make_sections, to_markdown
-from utils.report.statistics import NO_SPREAD, Estimate, difference
+from utils.report.statistics import Estimate, Spread, difference
 from utils.report.tricks import Tricks
 from utils.run.files import write_json
 from utils.run.results import write_predictions
@@ -99,7 +101,7 @@ def test_means_and_deviations_are_over_seeds(checkpoint):
     accuracies = [100 * right(0.6, seed).mean() for seed in (0, 1)]
     row = next(row for row in make_sections(evidence, [])[1].rows if row[0] == "baseline")
     assert row[3] == f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
-    (comparison,) = [found for found in evidence.against_baseline if found.name == "smooth"]
+    (comparison,) = [found for found in evidence.against_baseline if found.pairs[0][0] == "smooth"]
     both = [100 * right(0.9, seed).mean() for seed in (2, 3)]
     assert comparison.estimate.mean == pytest.approx(np.mean(both) - np.mean(accuracies))
     assert comparison.estimate.low < comparison.estimate.mean < comparison.estimate.high
@@ -136,25 +138,27 @@ def test_one_seed_is_tested_exactly_and_its_limits_are_told(tmp_path, capsys):
     made_up_run(tmp_path, "mixed", b, "--mixup", "0.2")
     assert main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    exact = difference(b[None], a[None], NO_SPREAD, np.random.default_rng(0)).p
+    exact = difference(b[None], a[None]).p
     assert f"| {exact:.3f} | {exact:.3f}" in out.replace("  ", "")
     assert "another seed may come out otherwise" in out
 
 
 @pytest.mark.parametrize(
-    ("variances", "words"),
-    [  # of images, seeds and the rest; half a point shows where the variance is (0.5 / 2.80)^2 = 0.0319
-        ((0.05, 0.0, 0.04), "630 images or 4 seeds"),
-        ((0.05, 0.04, 0.04), "8 seeds"),
-        ((0.05, 0.0, 0.001), "630 images"),
-        ((0.05, 0.0, None), "630 images"),
-        ((0.09, 0.04, 0.001), "more of both"),
-        ((0.03, 0.001, 0.01), "no more than there is"),
-        ((0.0, 0.0, 0.0), ""),
+    ("spread", "words"),
+    [  # half a point shows where the variance of the mean is (0.5 / 2.81)^2 = 0.0317
+        (Spread(400, 2, image=0.01, seed=0.04, rest=0.04, freedom=1e4), "630 images or 4 seeds"),
+        (Spread(400, 2, image=0.01, seed=0.08, rest=0.04, freedom=1e4), "8 seeds"),
+        (Spread(400, 2, image=0.049, seed=0.001, rest=0.001, freedom=1e4), "630 images"),
+        (Spread(400, 1, image=0.05), "630 images"),
+        (Spread(400, 2, image=0.089, seed=0.041, rest=0.001, freedom=1e4), "more of both"),
+        (Spread(400, 2, image=0.02, seed=0.011, rest=0.01, freedom=1e4), "no more than there is"),
+        # With t = 4.30 images must be 1 / 0.229 times as many: 1.045^2 0.229 = 0.5^2.
+        (Spread(400, 2, image=0.01, seed=0.04, rest=0.04, freedom=2), "1,800 images or 5 seeds"),
     ],
 )
-def test_what_it_would_take_is_told_in_words(variances, words):
-    assert takes(Estimate(1.0, 0.5, 1.5, 0.01, 2, 400, *variances)) == words
+def test_what_it_would_take_is_told_in_words(spread, words):
+    assert takes(Estimate(1.0, 0.5, 1.5, 0.01, spread)) == words
+    assert takes(Estimate(1.0, 1.0, 1.0, 0.0, spread)) == ""  # there is nothing that is not known
 
 
 def test_runs_that_cannot_be_compared_are_left_out_by_name(checkpoint, capsys):
@@ -195,7 +199,7 @@ def test_without_a_baseline_the_plainest_is_it(tmp_path):
     assert evidence.baseline == "plain"
     evidence, _ = gather(tmp_path, "a_smooth")
     (comparison,) = evidence.against_baseline
-    assert (comparison.name, comparison.words) == ("plain", "no label smoothing")
+    assert (comparison.pairs, comparison.words) == ((("plain", "a_smooth"),), "no label smoothing")
 
 
 @pytest.fixture
@@ -305,7 +309,7 @@ def test_names_mean_nothing_but_themselves(tmp_path, capsys):
     assert "\\x1b" in out
     assert "\\<img" in out
     assert all(
-        line.replace("\\|", "").count("|") in (9, 11, 5) for line in out.splitlines() if line[:1] == "|"
+        line.replace("\\|", "").count("|") in (9, 11, 8) for line in out.splitlines() if line[:1] == "|"
     )
     page = (tmp_path / "report/report.html").read_text()
     tags = Tags()
@@ -407,7 +411,7 @@ def test_times_of_a_schedule_that_follow_from_the_epochs_are_no_tricks(tmp_path)
     made_up_run(tmp_path, "dropped", right(0.6, 2), "--epochs", "10", *warm, "--milestones", "4", "8")
     made_up_run(tmp_path, "warmer", right(0.6, 3), "--epochs", "10", *warm, "--warmup_epochs", "3")
     evidence, _ = gather(tmp_path, None)
-    words = {comparison.name: comparison.words for comparison in evidence.against_baseline}
+    words = {comparison.pairs[0][0]: comparison.words for comparison in evidence.against_baseline}
     assert words == {
         "longer": "--epochs 20 instead of --epochs 10",
         "dropped": "--milestones (4.0, 8.0) instead of --milestones None",
@@ -435,11 +439,11 @@ def test_what_shares_no_seed_is_told_and_does_not_hide_the_others(tmp_path, caps
     out = capsys.readouterr().out
     assert "run later has no seed in common with baseline" in out
     evidence, _ = gather(tmp_path, None)
-    assert [(found.name, found.estimate.seeds) for found in evidence.against_baseline] == [
+    assert [(found.pairs[0][0], found.estimate.spread.seeds) for found in evidence.against_baseline] == [
         *(("s", 1), ("m", 2), ("sm", 1))
     ]
-    assert {found.name: found.other for found in evidence.against_relative}["sm"] == "m"
-    assert {effect.words: effect.pairs for effect in evidence.effects}["MixUp"] == [("m", "baseline")]
+    assert dict(found.pairs[0] for found in evidence.against_relative)["sm"] == "m"
+    assert {effect.words: effect.pairs for effect in evidence.effects}["MixUp"] == (("m", "baseline"),)
 
 
 def test_the_direction_of_a_trick_does_not_hang_on_names(tmp_path):
@@ -495,3 +499,46 @@ def test_an_output_that_cannot_be_written_is_named(checkpoint, capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "log.csv" in err
+
+
+def test_the_best_is_that_which_validates_best_whatever_the_test_says(tmp_path):
+    made_up_run(tmp_path, "baseline", right(0.9, 0), val=70)
+    made_up_run(tmp_path, "mixed", right(0.5, 1), "--mixup", "0.2", val=80)
+    evidence, _ = gather(tmp_path, None)
+    assert evidence.best == "mixed"
+
+
+def test_one_corrected_verdict_in_words_tables_and_pictures(tmp_path, monkeypatch):
+    """Eight idle tricks, of which one is lucky: its own p is small, and that of eight is not."""
+    tricks = {
+        "smooth": ("--label_smooth", "0.1"),
+        "mix": ("--mixup", "0.2"),
+        "cut": ("--cutmix_alpha", "1", "--cutmix_prob", "1"),
+        "rand": ("--randaugment",),
+        "zero": ("--zero_gamma",),
+        "erase": ("--random_erasing", "0.2"),
+        "ema": ("--ema", "0.9"),
+        "bias": ("--no_bias_decay",),
+    }
+    base = right(0.6, 0)
+    made_up_run(tmp_path, "baseline", base)
+    for name, flags in tricks.items():
+        correct = base.copy()
+        correct[np.flatnonzero(~base)[: 9 if name == "mix" else 5]] = True
+        correct[np.flatnonzero(base)[: 1 if name == "mix" else 5]] = False
+        made_up_run(tmp_path, name, correct, *flags)
+    evidence, _ = gather(tmp_path, None)
+    (lucky,) = [effect for effect in evidence.effects if effect.words == "MixUp"]
+    assert lucky.estimate.p < 0.05 < lucky.p == pytest.approx(8 * lucky.estimate.p)
+    assert lucky.estimate.low > 0
+    (compared,) = [found for found in evidence.against_baseline if found.words == "MixUp"]
+    assert (compared.p, compared.verdict) == (lucky.p, "cannot be told apart")
+    text = to_markdown(make_sections(evidence, []))
+    assert "More accurate" not in text
+    assert not re.search(r"\| (helps|hurts) ", text)
+    filled = []
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, *args, markerfacecolor, **kept: filled.append(markerfacecolor)
+    )
+    effects(evidence, tmp_path / "effects.png")
+    assert filled == ["white"] * 8

@@ -5,73 +5,60 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
 from utils.report.runs import Experiment
-from utils.report.statistics import (
-    LEVEL,
-    Estimate,
-    contrast,
-    difference,
-    holm,
-    pool,
-    seed_spread,
-)
+from utils.report.statistics import LEVEL, Estimate, accuracy, contrast, difference, holm
 from utils.report.tricks import Tricks
 
 WORTH_SEEING = 0.5  # points of accuracy; the report says what it would take to see so much
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """An experiment against another one; `p` is adjusted for all comparisons of the report."""
+Pair = tuple[str, str]  # the experiment that is looked at, and what it is compared with
 
-    name: str
-    other: str
-    words: str  # what tells the first from the second
+
+@dataclass(frozen=True)
+class Finding:
+    """What a trick does, on average over pairs of experiments that differ by it.
+
+    `p` is adjusted for all findings of the report, and the verdict is the same wherever it is shown.
+    """
+
+    words: str  # what tells the first of each pair from the second
+    pairs: tuple[Pair, ...]
     estimate: Estimate
     p: float
 
     @property
     def verdict(self) -> str:
-        """What the evidence says of the first one."""
+        """What the evidence says of the first ones."""
         if self.p < LEVEL:
             return "helps" if self.estimate.mean > 0 else "hurts"
-        return "cannot be told apart" if self.estimate.image_variance else "right on the same images"
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What a trick does on average over the pairs of experiments that differ by it alone."""
-
-    words: str
-    pairs: list[tuple[str, str]]  # with the trick, without it
-    estimate: Estimate
+        alike = self.estimate.low == self.estimate.high
+        return "right on the same images" if alike else "cannot be told apart"
 
 
 class Evidence:
-    """All that the report says; `pooled` is the spread over seeds of all experiments."""
+    """All that the report says."""
 
     def __init__(self, experiments: Mapping[str, Experiment], tricks: Tricks):
         self.experiments = {name: experiments[name] for name in tricks.experiments}
         self.tricks = tricks
         self.baseline = baseline = tricks.baseline
-        self.rng = np.random.default_rng(0)  # the same report each time
-        by_seeds: dict[tuple[int, ...], list[np.ndarray]] = {}
-        for found in self.experiments.values():
-            seeds = tuple(found.runs)
-            by_seeds.setdefault(seeds, []).append(found.correct(seeds))
-        self.pooled = pool([seed_spread(several) for several in by_seeds.values()])
 
         others = [name for name in self.experiments if name != baseline]
         self.apart = [name for name in others if not self._common_seeds((name, baseline))]
         pairs = [(name, baseline) for name in others if name not in self.apart]
         relatives = [(name, relative) for name in self.experiments if (relative := self._relative(name))]
-        self.compared = self._compare([*pairs, *relatives])
-        self.against_baseline = [self.compared[pair] for pair in pairs]
-        self.against_relative = [self.compared[pair] for pair in relatives]
-        self.effects = self._effects()
-        self.accuracies = {name: self._accuracy(found) for name, found in self.experiments.items()}
+        tricks_alone = self._pairs_by_trick()
+        compared = [(pair,) for pair in [*pairs, *relatives]]
+        self.findings = self._find([*compared, *tricks_alone])
+        self.against_baseline = [self.findings[(pair,)] for pair in pairs]
+        self.against_relative = [self.findings[(pair,)] for pair in relatives]
+        self.compared = [self.findings[several] for several in dict.fromkeys(compared)]
+        effects = [self.findings[several] for several in tricks_alone]
+        self.effects = sorted(effects, key=lambda effect: -effect.estimate.mean)
+        self.accuracies = {
+            name: accuracy(found.correct(list(found.runs))) for name, found in self.experiments.items()
+        }
 
     @property
     def best(self) -> str:
@@ -81,7 +68,7 @@ class Evidence:
     @property
     def images(self) -> int:
         """How many test images there are."""
-        return next(iter(self.accuracies.values())).images
+        return next(iter(self.accuracies.values())).spread.images
 
     def _common_seeds(self, names: Sequence[str]) -> list[int]:
         return sorted(set.intersection(*(set(self.experiments[name].runs) for name in names)))
@@ -91,55 +78,56 @@ class Evidence:
             name, [other for other in self.experiments if self._common_seeds((name, other))]
         )
 
-    def _compare(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Comparison]:
-        """Compare pairs on the seeds that they have in common."""
-        estimates = {}
-        for pair in dict.fromkeys(pairs):
-            seeds = self._common_seeds(pair)
-            right = [self.experiments[name].correct(seeds) for name in pair]
-            estimates[pair] = difference(*right, self.pooled, self.rng)
-        adjusted = holm([estimate.p for estimate in estimates.values()])
-        return {
-            (a, b): Comparison(a, b, self._words(a, b), estimate, p)
-            for ((a, b), estimate), p in zip(estimates.items(), adjusted, strict=True)
-        }
-
-    def _words(self, a: str, b: str) -> str:
-        found = [self.tricks.in_words(trick, a, b) for trick in self.tricks.differences(a, b)]
-        return ", ".join(found) or "nothing"
-
-    def _effects(self) -> list[Effect]:
-        """The mean over the pairs of each trick with the same seeds; of several such sets, the largest."""
-        found: dict[str, dict[tuple[int, ...], list[tuple[str, str]]]] = {}
+    def _pairs_by_trick(self) -> list[tuple[Pair, ...]]:
+        """For each trick all pairs that differ by it, on the same seeds; of several sets, the largest."""
+        found: dict[str, dict[tuple[int, ...], list[Pair]]] = {}
         for b, a in combinations(self.experiments, 2):
             seeds = tuple(self._common_seeds((a, b)))
             if seeds and len(self.tricks.differences(a, b)) == 1:
-                found.setdefault(self._words(a, b), {}).setdefault(seeds, []).append((a, b))
-        effects = []
-        for words, by_seeds in found.items():
-            seeds, pairs = max(by_seeds.items(), key=lambda item: len(item[0]) * len(item[1]))
-            names = sorted({name for pair in pairs for name in pair})
-            weights = [sum((name == a) - (name == b) for a, b in pairs) / len(pairs) for name in names]
-            right = [self.experiments[name].correct(seeds) for name in names]
-            effects.append(Effect(words, pairs, contrast(weights, right, self.pooled, self.rng)))
-        return sorted(effects, key=lambda effect: -effect.estimate.mean)
+                found.setdefault(self._words((a, b)), {}).setdefault(seeds, []).append((a, b))
+        largest = [
+            max(by_seeds.items(), key=lambda item: len(item[0]) * len(item[1])) for by_seeds in found.values()
+        ]
+        return [tuple(pairs) for _, pairs in largest]
 
-    def _accuracy(self, experiment: Experiment) -> Estimate:
-        return contrast((1,), (experiment.correct(list(experiment.runs)),), self.pooled, self.rng)
+    def _find(self, wanted: Sequence[tuple[Pair, ...]]) -> dict[tuple[Pair, ...], Finding]:
+        """A finding for each of these means over pairs, on the seeds that all their experiments have."""
+        estimates = {pairs: self._estimate(pairs) for pairs in wanted}
+        # A pair that is compared both ways is one comparison.
+        same = {pairs: frozenset(map(frozenset, pairs)) for pairs in estimates}
+        p = {same[pairs]: estimate.p for pairs, estimate in estimates.items()}
+        adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+        return {
+            pairs: Finding(self._words(pairs[0]), pairs, estimate, adjusted[same[pairs]])
+            for pairs, estimate in estimates.items()
+        }
+
+    def _estimate(self, pairs: tuple[Pair, ...]) -> Estimate:
+        names = sorted({name for pair in pairs for name in pair})
+        seeds = self._common_seeds(names)
+        right = {name: self.experiments[name].correct(seeds) for name in names}
+        if len(pairs) == 1:
+            return difference(*(right[name] for name in pairs[0]))
+        weights = [sum((name == a) - (name == b) for a, b in pairs) / len(pairs) for name in names]
+        return contrast(weights, list(right.values()))
+
+    def _words(self, pair: Pair) -> str:
+        found = [self.tricks.in_words(trick, *pair) for trick in self.tricks.differences(*pair)]
+        return ", ".join(found) or "nothing"
 
 
 def takes(estimate: Estimate) -> str:
     """What it would take to see a difference of `WORTH_SEEING` points, in words."""
     images, seeds = estimate.images_needed(WORTH_SEEING), estimate.seeds_needed(WORTH_SEEING)
-    if not estimate.image_variance:
+    if estimate.low == estimate.high:
         return ""
-    if images <= estimate.images:
+    if images <= estimate.spread.images:
         return "no more than there is"
     ways = []
     if math.isfinite(images):
         ways.append(f"{_two_digits(images):,} images")
     if math.isfinite(seeds):
-        ways.append(f"{math.ceil(seeds):,} seeds")
+        ways.append(f"{seeds:,} seeds")
     return " or ".join(ways) or ("more seeds" if math.isnan(seeds) else "more of both")
 
 

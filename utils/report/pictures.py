@@ -42,7 +42,9 @@ def accuracies(evidence: Evidence, path: Path) -> None:
     baseline = evidence.accuracies[evidence.baseline].mean
     axes.axvline(baseline, color=GREY, linestyle="--", linewidth=1, label="baseline", zorder=0)
     axes.set_yticks(range(len(names)), [_label(evidence, name) for name in names])
-    axes.set_xlabel("Test accuracy (%), with 95 % intervals")
+    one_seed = any(estimate.spread.seeds == 1 for estimate in evidence.accuracies.values())
+    of_these = "\n(of one seed: for these trained networks only)" * one_seed
+    axes.set_xlabel(f"Test accuracy (%), with 95 % intervals{of_these}")
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     save(figure, path)
 
@@ -53,10 +55,9 @@ def effects(evidence: Evidence, path: Path) -> None:
     figure, axes = _rows_of_dots(len(found))
     for row, effect in enumerate(found):
         estimate = effect.estimate
-        sure = not estimate.low <= 0 <= estimate.high
-        colour = GREY if not sure else BLUE if estimate.mean > 0 else VERMILION
+        colour = {"helps": BLUE, "hurts": VERMILION}.get(effect.verdict, GREY)
         reach = [[estimate.mean - estimate.low], [estimate.high - estimate.mean]]
-        filled = colour if sure else "white"
+        filled = "white" if colour == GREY else colour
         axes.errorbar(
             estimate.mean, row, xerr=reach, fmt="o", color=colour, markerfacecolor=filled, capsize=2.5
         )
@@ -69,7 +70,8 @@ def effects(evidence: Evidence, path: Path) -> None:
         ],
     )
     axes.set_xlabel(
-        "Difference in test accuracy (points), with 95 % intervals\nfilled: the interval leaves out 0"
+        "Difference in test accuracy (points), with 95 % intervals\n"
+        "filled: it helps or hurts, after correction for all that was compared"
     )
     save(figure, path)
 

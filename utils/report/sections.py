@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from utils.report.comparison import WORTH_SEEING, Comparison, Evidence, takes
-from utils.report.statistics import LEVEL, NO_SPREAD, POWER, Estimate
+from utils.report.comparison import WORTH_SEEING, Evidence, Finding, takes
+from utils.report.statistics import LEVEL, POWER, Estimate
 from utils.text import markdown, markdown_table
 
 
@@ -66,9 +66,10 @@ def _summary(evidence: Evidence) -> Section:
     if shared:
         paragraphs.append(f"All have in common: {', '.join(shared)}.")
     told: dict[str, list[str]] = {}
-    for comparison in evidence.compared.values():
-        words = f"{comparison.name} against {comparison.other} ({comparison.estimate.mean:+.2f} points)"
-        told.setdefault(comparison.verdict, []).append(words)
+    for finding in evidence.compared:
+        ((name, other),) = finding.pairs
+        words = f"{name} against {other} ({finding.estimate.mean:+.2f} points)"
+        told.setdefault(finding.verdict, []).append(words)
     for verdict, title in (("helps", "More accurate"), ("hurts", "Less accurate")):
         if verdict in told:
             paragraphs.append(f"{title}: {'; '.join(told[verdict])}.")
@@ -118,71 +119,64 @@ def _accuracies(evidence: Evidence) -> Section:
     return Section("Accuracy", text, columns, rows, pictures)
 
 
-def _comparisons(title: str, text: str, comparisons: Sequence[Comparison]) -> Section:
+def _comparisons(title: str, text: str, findings: Sequence[Finding]) -> Section:
     rows = [
         [
-            comparison.name,
-            comparison.other,
-            comparison.words,
-            f"{comparison.estimate.mean:+.2f}",
-            _interval(comparison.estimate),
-            _p(comparison.estimate.p),
-            _p(comparison.p),
-            comparison.verdict,
-            takes(comparison.estimate),
-            str(comparison.estimate.seeds),
+            *finding.pairs[0],
+            finding.words,
+            *_figures(finding),
+            takes(finding.estimate),
+            str(finding.estimate.spread.seeds),
         ]
-        for comparison in comparisons
+        for finding in findings
     ]
-    columns = ["experiment", "against", "differs by", "points", "95 % interval", "p", "p (Holm)"]
-    columns += ["verdict", f"to see {WORTH_SEEING:g} points takes", "seeds"]
+    columns = ["experiment", "against", "differs by", *FIGURES]
+    columns += [f"to see {WORTH_SEEING:g} points takes", "seeds"]
     return Section(title, [text], columns, rows)
 
 
 def _effects(evidence: Evidence) -> Section:
-    rows = [
-        [
-            effect.words,
-            f"{effect.estimate.mean:+.2f}",
-            _interval(effect.estimate),
-            str(len(effect.pairs)),
-        ]
-        for effect in evidence.effects
-    ]
+    rows = [[effect.words, *_figures(effect), str(len(effect.pairs))] for effect in evidence.effects]
     text = (
         "The mean over all pairs of experiments that differ by that trick alone, in points of test accuracy."
     )
     pictures = {"effects.png": "The effect of each trick on test accuracy, with 95 % intervals"}
-    return Section(
-        "The effect of each trick", [text], ["trick", "points", "95 % interval", "pairs"], rows, pictures
-    )
+    return Section("The effect of each trick", [text], ["trick", *FIGURES, "pairs"], rows, pictures)
+
+
+FIGURES = ("points", "95 % interval", "p", "p (Holm)", "verdict")
+
+
+def _figures(finding: Finding) -> list[str]:
+    """The columns `FIGURES`."""
+    estimate = finding.estimate
+    figures = [f"{estimate.mean:+.2f}", _interval(estimate), _p(estimate.p), _p(finding.p)]
+    return [*figures, finding.verdict]
 
 
 def _how_to_read(evidence: Evidence) -> Section:
+    seeds = {finding.estimate.spread.seeds for finding in evidence.findings.values()}
     paragraphs = [
         "Each run's epoch was chosen on the validation images; the test images were classified after the "
         "training and have decided nothing. To choose an experiment, look at its validation accuracy.",
-        "An interval covers the true difference in 95 of 100 cases. It comes from a bootstrap over the test "
-        "images, paired: both experiments are seen on the same images. p is the chance of a difference as "
-        "large if there were none. Of many comparisons some come out small by luck, so a verdict needs a p "
-        f"below {LEVEL:g} after Holm's correction for all {len(evidence.compared)} comparisons made here.",
+        "An interval covers the true difference in 95 of 100 cases, and p is the chance of a difference as "
+        "large if there were none, both on the same images for both experiments. Of many findings some come "
+        f"out by luck: a verdict, and a filled dot in a picture, needs a p below {LEVEL:g} after Holm's "
+        f"correction for all that are made here, so an interval may leave out 0 without one.",
         f"What it takes to see {WORTH_SEEING:g} points is reckoned for a chance of {POWER:.0%}, for one "
         "comparison without correction.",
     ]
-    seeds = {comparison.estimate.seeds for comparison in evidence.compared.values()}
     if seeds - {1}:
-        text = "What other seeds would do is part of the intervals and of p, which is that of a t test."
-        if evidence.pooled is not NO_SPREAD:
-            text += (
-                " It is estimated from all experiments together, and supposes that they are about equally "
-                "restless: beyond what the choice of test images explains, seeds of one experiment differ by "
-                f"{math.sqrt(evidence.pooled.variance):.2f} points (standard deviation)."
-            )
-        paragraphs.append(text)
+        paragraphs.append(
+            "With several seeds, intervals and p are of Student's t, and say what other seeds and images "
+            "would do. How much seeds differ is taken from the experiments that are compared and from no "
+            "other. Two seeds say little about it, so that only large differences can be told; three say "
+            "much more."
+        )
     if 1 in seeds:
         paragraphs.append(
-            "With one seed, intervals and p (McNemar's exact test) speak of these trained networks: another "
-            "seed may come out otherwise with the same flags. Take several before you believe little."
+            "With one seed, intervals and p (McNemar's exact test) speak of these trained networks only: "
+            "another seed may come out otherwise with the same flags. Take several before you believe little."
         )
     return Section("How to read this", paragraphs)
 
