@@ -19,7 +19,6 @@ DEMO = {
     "batch_size": 32,
     "epochs": 10,
     "optimizer": "ADAM",
-    "learning_rate": 0.002,
     "decay_type": "cosine_warmup",
 }
 
@@ -39,6 +38,21 @@ NOT_OF_THE_RUN = (
     "overwrite",
     "evaluate",
 )
+
+# Of each optimizer its learning rate and weight decay, where no others are given. The decay of ADAMW is
+# another rule, for which values about 100 times larger do the same.
+OWN_DEFAULTS = {
+    "SGD": {"learning_rate": 0.1, "weight_decay": 1e-4},
+    "ADAM": {"learning_rate": 1e-3, "weight_decay": 1e-4},
+    "ADAMW": {"learning_rate": 1e-3, "weight_decay": 0.05},
+    "RADAM": {"learning_rate": 1e-3, "weight_decay": 1e-4},
+}
+
+
+def _own_defaults(flag: str) -> str:
+    """In words, what a flag is for each optimizer unless it is given."""
+    return "default: " + ", ".join(f"{own[flag]:g} for {name}" for name, own in OWN_DEFAULTS.items())
+
 
 UNSET = object()
 
@@ -131,6 +145,13 @@ def _add_data_flags(group: Group) -> None:
         default="none",
         help="center: keep the aspect ratio and cut out the middle; random: so too, but train on random "
         "parts of 8 to 100 %% of the area; none: squeeze whole images to squares",
+    )
+    group.add_argument(
+        "--frame_size",
+        type=number(int, 8, 8192),
+        metavar="PIXELS",
+        help="squares of this side hold the whole training images that --crop random takes parts of "
+        "(default: twice --image_size)",
     )
     group.add_argument(
         "--cache",
@@ -252,16 +273,13 @@ def _add_training_flags(group: Group) -> None:
 
 
 def _add_optimizer_flags(group: Group) -> None:
-    group.add_argument(
-        "--optimizer", choices=("SGD", "ADAM", "ADAMW", "RADAM"), default="SGD", help="SGD has momentum 0.9"
-    )
+    group.add_argument("--optimizer", choices=tuple(OWN_DEFAULTS), default="SGD", help="SGD has momentum 0.9")
     group.add_argument("--nesterov", action="store_true", help="Nesterov's momentum, for SGD")
     group.add_argument(
         "--learning_rate",
         type=number(float, 0, above_low=True),
-        default=0.1,
         metavar="RATE",
-        help="the highest of the schedule",
+        help=f"the highest of the schedule ({_own_defaults('learning_rate')})",
     )
     group.add_argument(
         "--linear_scaling",
@@ -271,9 +289,9 @@ def _add_optimizer_flags(group: Group) -> None:
     group.add_argument(
         "--weight_decay",
         type=strength,
-        default=1e-4,
         metavar="FACTOR",
-        help="L2 penalty, added to the gradient; with ADAMW the share that weights lose in a step of rate 1",
+        help="L2 penalty, added to the gradient; with ADAMW the share that weights lose in a step of rate 1 "
+        f"({_own_defaults('weight_decay')})",
     )
     group.add_argument(
         "--no_bias_decay",
@@ -355,6 +373,13 @@ def _add_augmentation_flags(group: Group) -> None:
     )
     group.add_argument(
         "--cutmix_prob", type=fraction, default=0.0, metavar="P", help="share of batches that CutMix mixes"
+    )
+    group.add_argument(
+        "--flip",
+        choices=("none", "horizontal", "both"),
+        default="horizontal",
+        help="mirror half of the training images left to right, and with both half of them top to bottom "
+        "too; none for text, digits, and whatever left and right tell apart",
     )
     group.add_argument("--randaugment", action="store_true", help="random operations on each training image")
     group.add_argument("--rand_n", type=number(int, 1, 16), default=3, metavar="N", help="how many")
@@ -454,6 +479,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = argparse.Namespace(
         **{name: value if value is not UNSET else defaults[name] for name, value in vars(args).items()}
     )
+    for name, value in OWN_DEFAULTS[args.optimizer].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     if args.milestones is None:
         args.milestones = [args.epochs * share for share in (0.25, 0.5, 0.75)]
     if args.warmup_epochs is None:
@@ -480,6 +508,14 @@ def contradiction(args: argparse.Namespace) -> str | None:
         return "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm"
     if args.freeze_epochs and not args.pretrained:
         return "--freeze_epochs would keep random weights with --pretrained 0: leave it out"
+    if args.frame_size and args.crop != "random":
+        return f"--frame_size does nothing with --crop {args.crop}: leave it out, or use random"
+    if args.frame_size and args.frame_size < args.image_size:
+        return (
+            f"--frame_size {args.frame_size} is smaller than --image_size {args.image_size}: make it larger"
+        )
+    if args.tta == "flip" and args.flip == "none":
+        return "--tta flip shows the network mirror images, and --flip none trains on none: leave one out"
     if args.freeze_epochs > args.epochs:
         return f"--freeze_epochs {args.freeze_epochs} is longer than --epochs {args.epochs}: shorten it"
     if args.freeze_epochs and args.norm.startswith("evonorm") and not args.pretrained_path:

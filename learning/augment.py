@@ -5,42 +5,47 @@ Draws are made on the host, so they are the same numbers on every device, and tr
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from utils.run.randomness import Draws
 from utils.run.transfer import to_device
 
 
-class Transform:
-    """A random change of uint8 images [N, 3, H, W] to the same shape or, of crops, to a smaller one.
+class Shape(NamedTuple):
+    """The pixels of a batch's images, which may be squeezed."""
 
-    `draw` decides on the host, from `rng` and the images' shape alone; `apply` does it on the device.
+    height: int
+    width: int
+    aspects: np.ndarray  # [N], width over height of what each image shows
+
+
+class Transform:
+    """A random change of uint8 images [N, 3, H, W] to the same shape or, of crops, to another one.
+
+    `draw` decides on the host, from `columns` numbers in [0, 1) for each image and the images' shape alone;
+    `apply` does it on the device.
     """
 
-    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> Any:
-        """What happens to `count` images of this size: arrays, in nested lists and dictionaries."""
+    columns: int
+
+    def draw(self, uniforms: np.ndarray, shape: Shape) -> Any:
+        """What happens to images for which `uniforms` [N, columns] were drawn: arrays, in nested lists."""
         raise NotImplementedError
 
     def apply(self, images: torch.Tensor, drawn: Any) -> torch.Tensor:
         """The changed images, by what was drawn, as tensors on their device."""
         raise NotImplementedError
 
-    def size_after(self, height: int, width: int) -> tuple[int, int]:
-        """The size that images of this size have afterwards."""
-        return height, width
-
-    def __call__(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """The change alone, without others before and after it."""
-        count, _, height, width = images.shape
-        return self.apply(images, to_device(self.draw(rng, count, height, width), images.device))
+    def shape_after(self, shape: Shape) -> Shape:
+        """The shape that images of this shape have afterwards."""
+        return shape
 
 
 class Augment:
-    """The transforms of a training batch in order: uint8 [N, 3, H, W] to uint8 [N, 3, H, W].
+    """The transforms of a training batch in order: uint8 [N, 3, H, W] to uint8 [N, 3, H', W'].
 
     `transforms` maps the name of each transform's random stream to the transform.
     """
@@ -48,26 +53,50 @@ class Augment:
     def __init__(self, transforms: dict[str, Transform]):
         self.transforms = transforms
 
-    def __call__(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
-        drawn, (count, _, height, width) = {}, images.shape
+    def draw(self, draws: Draws, shape: Shape) -> list:
+        """What each transform does to images of this shape, for `apply`."""
+        drawn = []
         for stream, transform in self.transforms.items():
-            drawn[stream] = transform.draw(draws(stream), count, height, width)
-            height, width = transform.size_after(height, width)
-        drawn = to_device(drawn, images.device)
-        for stream, transform in self.transforms.items():
-            images = transform.apply(images, drawn[stream])
+            uniforms = draws.of_places(stream, len(shape.aspects), transform.columns)
+            drawn.append(transform.draw(uniforms, shape))
+            shape = transform.shape_after(shape)
+        return drawn
+
+    def apply(self, images: torch.Tensor, drawn: list) -> torch.Tensor:
+        """The changed images, by what was drawn, as tensors on their device."""
+        for transform, of_transform in zip(self.transforms.values(), drawn, strict=True):
+            images = transform.apply(images, of_transform)
         return images
+
+    def __call__(self, images: torch.Tensor, draws: Draws, aspects: np.ndarray | None = None) -> torch.Tensor:
+        """The changed images; `aspects` [N], width over height, are those of what squeezed images show."""
+        return self.apply(images, to_device(self.draw(draws, shape_of(images, aspects)), images.device))
+
+
+def shape_of(images: torch.Tensor, aspects: np.ndarray | None) -> Shape:
+    """The shape of a batch [N, 3, H, W]; without `aspects` the images are not squeezed."""
+    count, _, height, width = images.shape
+    return Shape(height, width, np.full(count, width / height) if aspects is None else aspects)
 
 
 @dataclass(frozen=True)
 class Flip(Transform):
     """Mirror each image left to right with probability 1/2."""
 
-    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-        return rng.random(count) < 0.5
+    columns = 1
+    axis = -1
+
+    def draw(self, uniforms: np.ndarray, shape: Shape) -> np.ndarray:
+        return uniforms[:, 0] < 0.5
 
     def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        return torch.where(drawn[:, None, None, None], images.flip(-1), images)
+        return torch.where(drawn[:, None, None, None], images.flip(self.axis), images)
+
+
+class VerticalFlip(Flip):
+    """The same from top to bottom."""
+
+    axis = -2
 
 
 def center_crop(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -81,58 +110,105 @@ class CenterCrop(Transform):
     """`center_crop`, for training without chance."""
 
     size: int
+    columns = 0
 
-    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> list:
+    def draw(self, uniforms: np.ndarray, shape: Shape) -> list:
         return []
 
     def apply(self, images: torch.Tensor, drawn: list) -> torch.Tensor:
         return center_crop(images, self.size)
 
-    def size_after(self, height: int, width: int) -> tuple[int, int]:
-        return self.size, self.size
+    def shape_after(self, shape: Shape) -> Shape:
+        return Shape(self.size, self.size, np.ones_like(shape.aspects))
 
 
-def random_boxes(
-    rng: np.random.Generator, count: int, areas: tuple[float, float], aspects: tuple[float, float]
-) -> np.ndarray:
-    """Boxes inside a unit square: [count, 4] of top, left, height and width, in fractions.
-
-    Areas are uniform in `areas`, widths over heights log-uniform in `aspects`; a box that would not fit
-    is cut to the square's side. Places are uniform among those inside.
-    """
-    area = rng.uniform(*areas, count)
-    aspect = np.exp(rng.uniform(*np.log(aspects), count))
-    height, width = np.minimum(np.sqrt(area / aspect), 1), np.minimum(np.sqrt(area * aspect), 1)
-    top, left = rng.random((2, count)) * (1 - np.stack((height, width)))
-    return np.stack((top, left, height, width), 1)
+ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Transform):
     """A random part of each image, of 8 to 100 % of its area, at `size` x `size`.
 
-    Szegedy et al. 2014 (arXiv 1409.4842, section 6); the part's width over its height is between 3/4 and
-    4/3. The resize is bilinear.
+    Szegedy et al. 2014 (arXiv 1409.4842, section 6), drawn as by torchvision's transform of that name: areas
+    are uniform and the logarithms of the part's width over its height too, from 3/4 to 4/3. The first of ten
+    draws that fits into the image is taken, at a uniform place. If none does, it is the middle, as large as
+    these proportions allow.
+
+    The images may be squeezed: their `aspects` say in which proportions a part is drawn, which is a part of
+    the squeezed image as well. The resize is Pillow's bilinear filter, which averages where it shrinks.
     """
 
     size: int
-    areas: tuple[float, float] = (0.08, 1.0)
+    areas = (0.08, 1.0)
+    aspects = (3 / 4, 4 / 3)
+    columns = 2 * ATTEMPTS + 2
 
-    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
-        tops, lefts, heights, widths = random_boxes(rng, count, self.areas, (3 / 4, 4 / 3)).T
-        # Output coordinates run from -1 to 1 over the box, input coordinates over the whole image.
-        maps = np.zeros((count, 2, 3), np.float32)
-        maps[:, 0, 0], maps[:, 0, 2] = widths, 2 * lefts + widths - 1
-        maps[:, 1, 1], maps[:, 1, 2] = heights, 2 * tops + heights - 1
-        return maps
+    def draw(self, uniforms: np.ndarray, shape: Shape) -> np.ndarray:
+        """Boxes float32 [N, 4] of top, left, height and width, in fractions of the image."""
+        attempts = uniforms[:, :-2].reshape(-1, ATTEMPTS, 2)
+        heights, widths = sides(attempts, self.areas, self.aspects, shape.aspects[:, None])
+        fits = (heights <= 1) & (widths <= 1)
+        rows, first = np.arange(len(uniforms)), fits.argmax(1)
+        height, width = heights[rows, first], widths[rows, first]
+        # Where none fits: all of the image, but for the ends that are too long for these proportions.
+        low, high = (aspect / shape.aspects for aspect in self.aspects)
+        fits = fits.any(1)
+        height, width = (
+            np.where(fits, height, np.minimum(1 / low, 1)),
+            np.where(fits, width, np.minimum(high, 1)),
+        )
+        # A part of a very long image may be less than a pixel wide.
+        height, width = np.maximum(height, 1 / shape.height), np.maximum(width, 1 / shape.width)
+        place = np.where(fits[:, None], uniforms[:, -2:], 0.5) * (1 - np.stack((height, width), 1))
+        return np.column_stack((place, height, width)).astype(np.float32)
 
     def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        places = mapped_places(drawn, self.size, self.size)
-        cropped = F.grid_sample(images.float(), places, padding_mode="border", align_corners=False)
-        return cropped.round().to(torch.uint8)
+        count, channels, height, width = images.shape
+        down = resize_weights(drawn[:, 0], drawn[:, 2], height, self.size)
+        across = resize_weights(drawn[:, 1], drawn[:, 3], width, self.size)
+        rows = images.permute(0, 2, 3, 1).reshape(count, height, -1).float()
+        rows = torch.bmm(down, rows).view(count, self.size, width, channels)
+        columns = rows.transpose(1, 2).reshape(count, width, -1)
+        columns = torch.bmm(across, columns).view(count, self.size, self.size, channels)
+        pixels = columns.transpose(1, 2).round().to(torch.uint8).contiguous()
+        return pixels.permute(0, 3, 1, 2)
 
-    def size_after(self, height: int, width: int) -> tuple[int, int]:
-        return self.size, self.size
+    def shape_after(self, shape: Shape) -> Shape:
+        return Shape(self.size, self.size, np.ones_like(shape.aspects))
+
+
+def sides(
+    uniforms: np.ndarray,
+    areas: tuple[float, float],
+    aspects: tuple[float, float],
+    of_images: np.ndarray | float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Heights and widths of boxes, in fractions of images whose width over height is `of_images`.
+
+    From `uniforms` [..., 2] areas uniform in `areas` and, log-uniform in `aspects`, widths over heights.
+    """
+    area = areas[0] + uniforms[..., 0] * (areas[1] - areas[0])
+    low, high = np.log(aspects)
+    aspect = np.exp(low + uniforms[..., 1] * (high - low)) / of_images
+    return np.sqrt(area / aspect), np.sqrt(area * aspect)
+
+
+def resize_weights(start: torch.Tensor, extent: torch.Tensor, length: int, size: int) -> torch.Tensor:
+    """How much each of `length` pixels counts in each of `size` when parts of a line are resized.
+
+    `start` and `extent` [N], in fractions of the line, are the parts. Returns [N, size, length] with rows of
+    sum 1: a triangle around the middle of the output pixel, as wide as two output pixels, or two pixels of
+    the line where those are wider, over the pixels of the part.
+    """
+    step = (extent * length / size)[:, None]  # pixels of the line for each of the output
+    places = torch.arange(size, device=start.device) + 0.5
+    middles = start[:, None] * length + places * step
+    pixels = torch.arange(length, device=start.device) + 0.5
+    weights = 1 - (pixels - middles[..., None]).abs() / step.clamp(min=1)[..., None]
+    first, last = (start * length)[:, None, None], ((start + extent) * length)[:, None, None]
+    inside = torch.minimum(pixels + 0.5, last) - torch.maximum(pixels - 0.5, first)  # how much of a pixel
+    weights = weights.clamp(min=0) * inside.clamp(0, 1)
+    return weights / weights.sum(2, keepdim=True)
 
 
 def mapped_places(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -151,17 +227,20 @@ class RandomErasing(Transform):
     """With probability `p` an image loses a box, which gets the colour `fill`.
 
     Zhong et al. 2017 (arXiv 1708.04896): 2 to 40 % of the area, height over width between 0.3 and 1 / 0.3.
+    A box that would not fit is cut to the image's side.
     """
 
     p: float
     fill: tuple[int, int, int]
+    columns = 5
 
-    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> dict[str, np.ndarray]:
-        chosen = rng.random(count) < self.p
-        boxes = random_boxes(rng, count, (0.02, 0.4), (0.3, 1 / 0.3))
-        starts = np.round(boxes[:, :2] * (height, width))
-        ends = np.round((boxes[:, :2] + boxes[:, 2:]) * (height, width))
-        return filled_boxes(starts, np.where(chosen[:, None], ends, starts), height, width, self.fill)
+    def draw(self, uniforms: np.ndarray, shape: Shape) -> dict[str, np.ndarray]:
+        lengths = np.minimum(np.stack(sides(uniforms[:, 1:3], (0.02, 0.4), (0.3, 1 / 0.3)), 1), 1)
+        places = uniforms[:, 3:] * (1 - lengths)
+        size = (shape.height, shape.width)
+        starts, ends = np.round(places * size), np.round((places + lengths) * size)
+        chosen = uniforms[:, :1] < self.p
+        return filled_boxes(starts, np.where(chosen, ends, starts), shape.height, shape.width, self.fill)
 
     def apply(self, images: torch.Tensor, drawn: dict[str, torch.Tensor]) -> torch.Tensor:
         return fill_boxes(images, **drawn)

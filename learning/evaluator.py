@@ -58,17 +58,17 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(
     network: nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    batches: Iterable[tuple],
     views: Sequence[View],
     precision: str,
 ) -> Evaluation:
-    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N]); leaves the mode on eval.
+    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N], ...); leaves the mode on eval.
 
     Each of `views` makes network inputs of the images; their probabilities are averaged.
     """
     network.eval()
     all_logits, all_labels = [], []
-    for images, labels in batches:
+    for images, labels, *_ in batches:
         with autocast(images.device, precision):
             all_logits.append(torch.stack([network(view(images)).float() for view in views], 1))
         all_labels.append(labels)

@@ -14,7 +14,7 @@ from utils.data.batches import Batch
 from utils.errors import Interrupted, RunFailed, UserError
 from utils.run.device import peak_memory_mb
 from utils.run.log import RunLog
-from utils.run.randomness import draws_of_step
+from utils.run.randomness import Draws
 
 SECONDS_BETWEEN_SAVES = 600.0
 IMAGES_SHOWN = 36
@@ -121,11 +121,11 @@ class Fit:
         )
         totals.start_clock()
         last_save = time.perf_counter()
-        for images, labels in bar:
+        for batch in bar:
             if trainer.step == 0:
-                draws = draws_of_step(trainer.seed, 0)
-                self.log.images(trainer.augment(images[:IMAGES_SHOWN], draws))
-            trainer.train_step(images, labels)
+                images, _, aspects = (part[:IMAGES_SHOWN] for part in batch)
+                self.log.images(trainer.augment(images, Draws(trainer.seed, 0), aspects))
+            trainer.train_step(*batch)
             if trainer.step % self.log_interval == 0:
                 recent = totals.collect()
                 bar.set_postfix(loss=f"{recent.loss / recent.images:.3f}", refresh=False)

@@ -1,7 +1,8 @@
 """MixUp and CutMix: two images of a batch become one, and so do their labels.
 
 Every function takes pixels [N, C, H, W] and targets [N, K], whose rows are probabilities, and returns
-both in the same shapes. An image's partner is another image of the batch, drawn by permuting it.
+both in the same shapes. An image's partner is the one after it in the batch, whose order is random, so that
+a part of a batch can be mixed with few images beside its own.
 """
 
 from collections.abc import Callable
@@ -9,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-from utils.run.transfer import to_device
 
 Mixed = tuple[torch.Tensor, torch.Tensor]
 
@@ -21,9 +20,8 @@ def mixup(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.ran
     lambda ~ Beta(alpha, alpha), one draw a batch. The blended pixels are float32.
     """
     lam = rng.beta(alpha, alpha)
-    partner = to_device(rng.permutation(len(images)), images.device)
     images = images.float()
-    return torch.lerp(images[partner], images, lam), torch.lerp(targets[partner], targets, lam)
+    return torch.lerp(partners(images), images, lam), torch.lerp(partners(targets), targets, lam)
 
 
 def cutmix(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.random.Generator) -> Mixed:
@@ -37,12 +35,16 @@ def cutmix(images: torch.Tensor, targets: torch.Tensor, alpha: float, rng: np.ra
     height, width = images.shape[-2:]
     top, bottom = _cut(height, lam, rng)
     left, right = _cut(width, lam, rng)
-    partner = to_device(rng.permutation(len(images)), images.device)
 
     mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    mixed[:, :, top:bottom, left:right] = partners(images[:, :, top:bottom, left:right])
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    return mixed, torch.lerp(targets[partner], targets, share)
+    return mixed, torch.lerp(partners(targets), targets, share)
+
+
+def partners(batch: torch.Tensor) -> torch.Tensor:
+    """What belongs to the image after each; the last one's is the first."""
+    return batch.roll(-1, 0)
 
 
 def _cut(length: int, lam: float, rng: np.random.Generator) -> tuple[int, int]:

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from learning.augment import Transform, fill_boxes, filled_boxes, mapped_places
+from learning.augment import Shape, Transform, fill_boxes, filled_boxes, mapped_places
 
 MAX_M = 30
+COLUMNS = 4  # numbers drawn for an operation: which one, in which direction, and the place of a box
 
 # What M = 30 means; other M are in proportion, so M = 0 changes nothing. Distances are fractions of the
 # image's side. The last three have no strength.
@@ -68,9 +69,14 @@ class RandAugment(Transform):
     n: int
     m: int
 
-    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> list[Plan]:
-        strengths = np.full(count, self.m)
-        return [draw_operations(rng, strengths, height, width) for _ in range(self.n)]
+    @property
+    def columns(self) -> int:
+        """How many numbers are drawn for an image."""
+        return COLUMNS * self.n
+
+    def draw(self, uniforms: np.ndarray, shape: Shape) -> list[Plan]:
+        strengths = np.full(len(uniforms), self.m)
+        return [draw_operations(part, strengths, shape) for part in np.split(uniforms, self.n, axis=1)]
 
     def apply(self, images: torch.Tensor, drawn: list[Plan]) -> torch.Tensor:
         for plan in drawn:
@@ -86,20 +92,25 @@ class TrivialAugment(Transform):
     paper has 14 operations, some with wider ranges); the strength is uniform among 0, 1, ..., 30.
     """
 
-    def draw(self, rng: np.random.Generator, count: int, height: int, width: int) -> Plan:
-        return draw_operations(rng, rng.integers(MAX_M + 1, size=count), height, width)
+    @property
+    def columns(self) -> int:
+        """How many numbers are drawn for an image."""
+        return COLUMNS + 1
+
+    def draw(self, uniforms: np.ndarray, shape: Shape) -> Plan:
+        strengths = np.floor(uniforms[:, -1] * (MAX_M + 1))
+        return draw_operations(uniforms[:, :-1], strengths, shape)
 
     def apply(self, images: torch.Tensor, drawn: Plan) -> torch.Tensor:
         return apply_operations(images, drawn)
 
 
-def draw_operations(rng: np.random.Generator, strengths: np.ndarray, height: int, width: int) -> Plan:
-    """One random operation for each image, of `strengths` [N] from 0 to 30."""
-    count = len(strengths)
-    operations = rng.choice(OPERATIONS, count)
-    signs = np.where(np.isin(operations, TWO_WAYS), rng.choice((-1, 1), count), 1)
+def draw_operations(uniforms: np.ndarray, strengths: np.ndarray, shape: Shape) -> Plan:
+    """One random operation for each image, of `strengths` [N] from 0 to 30, by `uniforms` [N, COLUMNS]."""
+    operations = np.array(OPERATIONS)[(uniforms[:, 0] * len(OPERATIONS)).astype(int)]
+    signs = np.where(np.isin(operations, TWO_WAYS) & (uniforms[:, 1] < 0.5), -1, 1)
     amounts = signs * np.array([RANGES[name] for name in operations]) * strengths / MAX_M
-    return plan_operations(operations, amounts, rng.random((count, 2)), height, width)
+    return plan_operations(operations, amounts, uniforms[:, 2:], shape.height, shape.width)
 
 
 def plan_operations(

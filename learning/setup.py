@@ -22,6 +22,7 @@ from learning.augment import (
     RandomErasing,
     RandomResizedCrop,
     Transform,
+    VerticalFlip,
     center_crop,
 )
 from learning.evaluator import Evaluation, View, evaluate
@@ -36,7 +37,7 @@ from learning.trainer import Trainer
 from network import NETWORKS, build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
-from utils.data.cache import check_images, unreadable_images
+from utils.data.cache import check_images, image_aspects, unreadable_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, find_dataset
@@ -63,6 +64,7 @@ Check = Callable[[], None]
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
 NAMES_SHOWN = 20
 CROP_MARGIN = 8 / 7  # images are stored so much larger than a crop, as 256 pixels for crops of 224
+FRAME_SIZE = 2  # and those that --crop random draws from, so that small parts have pixels enough
 
 
 @dataclass
@@ -74,7 +76,8 @@ class Parts:
     skipped: list[str]  # images that cannot be read
     network: nn.Module
     normalisation: Normalisation
-    loader: Loader
+    loader: Loader  # of all images, as evaluation sees them
+    training_loader: Loader  # of training images
     teacher: Teacher | None
     device: torch.device
     precision: str
@@ -169,16 +172,33 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
         teacher = make_teacher(args, dataset, normalisation, device)
     if checkpoint and not args.evaluate and (teacher and teacher.fingerprint) != checkpoint.get("teacher"):
         raise UserError(f"--teacher {args.teacher} is not the network that the run follows; name that one")
-    images = open_images(dataset, frame_of(args), args.cache, Path(args.cache_dir), args.num_workers, check)
-    loader = Loader(images, dataset.labels, device, check)
-    settings = (device, precision, memory_format)
-    return Parts(args, dataset, skipped, network, normalisation, loader, teacher, *settings)
+    stores = (args.cache, Path(args.cache_dir), args.num_workers, check)
+    loader = Loader(open_images(dataset, frame_of(args), *stores), dataset.labels, device, check)
+    training_loader = loader
+    if args.crop == "random" and not args.evaluate:
+        pool = dataset.training_images()
+        frame = Frame(args.frame_size or FRAME_SIZE * args.image_size, fine=True)
+        if args.cache != "off":
+            print(
+                f"crops    from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels, "
+                f"which take {frame.size**2 * 3 * len(pool.files) / 1e9:.2g} GB more of {args.cache}"
+            )
+        images = open_images(pool, frame, *stores)
+        aspects = image_aspects(pool, frame, cache_folder(args), check)
+        training_loader = Loader(images, pool.labels, device, check, aspects)
+    settings = (teacher, device, precision, memory_format)
+    return Parts(args, dataset, skipped, network, normalisation, loader, training_loader, *settings)
 
 
 def frame_of(args: Namespace) -> Frame:
-    """What images are stored as."""
+    """What images are stored as; those to train on have a frame of their own with `--crop random`."""
     crop = args.crop != "none"
     return Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
+
+
+def cache_folder(args: Namespace) -> Path | None:
+    """Where what is known of the images is kept."""
+    return Path(args.cache_dir) if args.cache == "disk" else None
 
 
 def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> tuple[Dataset, list[str]]:
@@ -196,8 +216,7 @@ def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> tuple[D
     if checkpoint and list(dataset.classes) != checkpoint["classes"]:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
     if args.skip_corrupt:
-        folder = Path(args.cache_dir) if args.cache == "disk" else None
-        skipped = unreadable_images(dataset, frame_of(args), folder, check)
+        skipped = unreadable_images(dataset, frame_of(args), cache_folder(args), check)
         dataset = find_dataset(root, args.seed, without=set(skipped))
     if checkpoint and not args.evaluate and dataset.identity() != checkpoint["images"]:
         raise UserError(f"the images in {root} changed since the run started; train anew with --overwrite")
@@ -284,7 +303,10 @@ def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, 
     if args.crop != "none":
         crop = RandomResizedCrop if args.crop == "random" else CenterCrop
         transforms["crop"] = crop(args.image_size)
-    transforms["flip"] = Flip()
+    if args.flip != "none":
+        transforms["flip"] = Flip()
+    if args.flip == "both":
+        transforms["vertical_flip"] = VerticalFlip()
     if args.randaugment:
         transforms["randaugment"] = RandAugment(args.rand_n, args.rand_m)
     if args.trivial_augment:
@@ -350,7 +372,7 @@ def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, about: dict, log
     )
     return Fit(
         trainer,
-        batches_from=lambda step: parts.loader(order(first_step=step)),
+        batches_from=lambda step: parts.training_loader(order(first_step=step)),
         validate=partial(parts.evaluate, split="val"),
         save=lambda name, state: save_checkpoint(folder / name, {**about, **state}),
         log=log,

@@ -2,19 +2,23 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
-from learning.augment import Augment, Normalise
+from learning.augment import Augment, Normalise, shape_of
 from learning.ema import Ema
 from learning.loss import image_weights
 from learning.mixing import Mixing
 from learning.teacher import Teacher
+from network.layers import random_layers
 from utils.errors import RunFailed
 from utils.run.device import autocast
-from utils.run.randomness import draws_of_step, torch_seed
+from utils.run.randomness import Draws
+from utils.run.transfer import to_device
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -123,6 +127,7 @@ class Trainer:
         self.grad_clip = grad_clip
         self.freeze_steps = freeze_steps
         self.ema = None if ema_decay is None else Ema(network, ema_decay)
+        self.random_layers = random_layers(network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.one_hot = torch.eye(num_classes, device=device)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
@@ -135,18 +140,27 @@ class Trainer:
         """The learning rate of the last step (of the first parameter group)."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """One step on images uint8 [N, 3, H, W] with labels int64 [N], both on the device."""
-        draws = draws_of_step(self.seed, self.step)
-        torch.manual_seed(torch_seed(self.seed, "dropout", self.step))
+    def train_step(
+        self, images: torch.Tensor, labels: torch.Tensor, aspects: np.ndarray | None = None
+    ) -> None:
+        """One step on images uint8 [N, 3, H, W] with labels int64 [N], both on the device.
+
+        `aspects` [N], on the host, are the widths over heights of what squeezed images show.
+        """
+        draws = Draws(self.seed, self.step)
+        changes, factors = to_device(
+            (self.augment.draw(draws, shape_of(images, aspects)), self._draw_layers(draws, len(images))),
+            self.device,
+        )
         factor = self.lr_factor(self.step)
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
 
-        mixed, targets = self.mixing(self.augment(images, draws), self.one_hot[labels], draws("mixing"))
+        images = self.augment.apply(images, changes)
+        mixed, targets = self.mixing(images, self.one_hot[labels], draws.of_step("mixing"))
 
         self._set_mode()
-        loss, hits = self._backward(mixed, targets)
+        loss, hits = self._backward(mixed, targets, factors)
         if self.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.grad_clip)
@@ -158,6 +172,18 @@ class Trainer:
 
         self.totals.add(self.step, len(images), loss, hits)
         self.step += 1
+
+    def _draw_layers(self, draws: Draws, count: int) -> list[np.ndarray]:
+        """What each of the random layers does to the images."""
+        columns = Counter()
+        for layer in self.random_layers:
+            columns[layer.stream] += layer.columns
+        left = {stream: draws.of_places(stream, count, number) for stream, number in columns.items()}
+        factors = []
+        for layer in self.random_layers:
+            uniforms, left[layer.stream] = np.split(left[layer.stream], [layer.columns], axis=1)
+            factors.append(layer.draw(uniforms))
+        return factors
 
     def _set_mode(self) -> None:
         """Put the network into training mode, but for what is frozen at this step."""
@@ -174,18 +200,29 @@ class Trainer:
                     module.eval()
         self.frozen = frozen
 
-    def _backward(self, pixels: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add up the gradients of the mean loss over the batch; returns that loss and the hits."""
+    def _backward(
+        self, pixels: torch.Tensor, targets: torch.Tensor, factors: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add up the gradients of the mean loss over the batch; returns that loss and the hits.
+
+        `factors` are those of each of the random layers.
+        """
         total, hits = torch.zeros((), device=self.device), 0
         count = min(self.accumulate, len(pixels))
-        parts = (tensor.tensor_split(count) for tensor in (pixels, targets))  # as equal as they can be
-        for part, part_targets in zip(*parts, strict=True):
+        whole = (pixels, targets, *factors)
+        # In parts as equal as they can be.
+        parts = zip(*(tensor.tensor_split(count) for tensor in whole), strict=True) if count > 1 else [whole]
+        for part, part_targets, *part_factors in parts:
+            for layer, of_layer in zip(self.random_layers, part_factors, strict=True):
+                layer.factors = of_layer
             with autocast(self.device, self.precision):
                 loss, part_hits = self.loss_and_hits(part, part_targets)
             loss = loss * (len(part) / len(pixels))
             self.scaler.scale(loss).backward()
             total = total + loss.detach()
             hits = hits + part_hits
+        for layer in self.random_layers:
+            layer.factors = None
         return total, hits
 
     def _loss_and_hits(

@@ -10,7 +10,7 @@ from torch import nn
 from learning.fit import Fit
 from learning.trainer import Trainer
 from network.evonorm import EvoNorm
-from network.layers import StochasticDepth
+from network.layers import Dropout, StochasticDepth
 from network.norm import FrozenBatchNormAct, residual_last_norms
 
 
@@ -86,7 +86,7 @@ def _of_network(network: nn.Module) -> dict[str, str]:
     drops = [module.p for module in network.modules() if isinstance(module, StochasticDepth) and module.p]
     if drops:
         tricks["drop path"] = f"up to {max(drops):.3g}, in {len(drops)} residual branches"
-    dropouts = [module.p for module in network.modules() if isinstance(module, nn.Dropout) and module.p]
+    dropouts = [module.p for module in network.modules() if isinstance(module, Dropout) and module.p]
     if dropouts:
         tricks["dropout"] = f"{dropouts[0]:g}"
     return tricks

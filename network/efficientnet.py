@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from network.layers import SqueezeExcitation, StochasticDepth, conv_norm, whole_multiple
+from network.layers import Dropout, SqueezeExcitation, StochasticDepth, conv_norm, whole_multiple
 from network.norm import NormLayer
 
 # Table 1 of the paper: expansion, kernel, stride, channels and blocks of each stage of B0.
@@ -126,7 +126,9 @@ class EfficientNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         # The last layer starts as torch starts it. The authors' bound of 1 / sqrt(classes) is meant for a
         # thousand classes; for a handful it makes a first loss of twice that of guessing.
-        self.classifier = nn.Sequential(nn.Dropout(scale.dropout), nn.Linear(head_width, num_classes))
+        self.classifier = nn.Sequential(
+            Dropout(scale.dropout, head_width), nn.Linear(head_width, num_classes)
+        )
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

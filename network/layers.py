@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -136,26 +137,74 @@ class SqueezeExcitation(nn.Module):
         return images * weights.sigmoid()
 
 
-class StochasticDepth(nn.Module):
+class RandomLayer(nn.Module):
+    """A layer that in training drops parts of its input with probability `p` and divides the rest by 1 - p.
+
+    Which ones is decided by `columns` numbers in [0, 1) for each image, of the random `stream`. A training
+    step that draws them itself sets `factors`, on the images' device, to what `draw` makes of them, and back
+    to None. Else torch's generator draws.
+    """
+
+    stream: str
+
+    def __init__(self, p: float, columns: int):
+        super().__init__()
+        self.p = p
+        self.columns = columns
+        self.factors: torch.Tensor | None = None
+
+    def draw(self, uniforms: np.ndarray) -> np.ndarray:
+        """0 or 1 / (1 - p), float32, for numbers [N, columns]; with as many dimensions as the input has."""
+        return ((uniforms >= self.p) / (1 - self.p)).astype(np.float32)
+
+    def factors_for(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The factors in the precision of the inputs."""
+        if self.factors is not None:
+            return self.factors.to(inputs.dtype)
+        shape = (len(inputs), self.columns, *(1,) * (inputs.ndim - 2))
+        return inputs.new_empty(shape).bernoulli_(1 - self.p).div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:.3g}"
+
+
+class StochasticDepth(RandomLayer):
     """The sum of a residual branch and its shortcut, where training leaves out branches at random.
 
     With probability p an image's branch is dropped, else divided by 1 - p (Huang et al. 2016, arXiv
     1603.09382, with the scaling at training time). The branch is overwritten with the sum.
     """
 
+    stream = "drop_path"
+
     def __init__(self, p: float):
-        super().__init__()
-        self.p = p
+        super().__init__(p, columns=1)
+
+    def draw(self, uniforms: np.ndarray) -> np.ndarray:
+        """One for each image: [N, 1, 1, 1]."""
+        return super().draw(uniforms)[:, :, None, None]
 
     def forward(self, branch: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0:
             return branch.add_(shortcut)
-        keep = 1 - self.p
-        weights = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(keep).div_(keep)
-        return torch.addcmul(shortcut, branch, weights)
+        return torch.addcmul(shortcut, branch, self.factors_for(branch))
 
-    def extra_repr(self) -> str:
-        return f"p={self.p:.3g}"
+
+class Dropout(RandomLayer):
+    """Training drops each of `features` of an image with probability p (arXiv 1207.0580); [N, features]."""
+
+    stream = "dropout"
+
+    def __init__(self, p: float, features: int):
+        super().__init__(p, columns=features)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features * self.factors_for(features) if self.training and self.p else features
+
+
+def random_layers(network: nn.Module) -> list[RandomLayer]:
+    """Those that drop anything, in the order of the network."""
+    return [module for module in network.modules() if isinstance(module, RandomLayer) and module.p]
 
 
 def set_drop_path(network: nn.Module, p: float) -> None:
@@ -168,5 +217,5 @@ def set_drop_path(network: nn.Module, p: float) -> None:
 def set_dropout(network: nn.Module, p: float) -> None:
     """Let training drop each feature before the last layer with probability p."""
     for module in network.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, Dropout):
             module.p = p

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from network.layers import SqueezeExcitation, StochasticDepth, conv_norm, whole_multiple
+from network.layers import Dropout, SqueezeExcitation, StochasticDepth, conv_norm, whole_multiple
 from network.norm import NormLayer
 
 STEM_WIDTH = 32
@@ -131,7 +131,7 @@ class RegNet(nn.Module):
                 inputs = width
             self.trunk_output.add_module(f"block{number}", stage)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(0.0)
+        self.dropout = Dropout(0.0, inputs)
         self.fc = nn.Linear(inputs, num_classes)
 
         for module in self.modules():

@@ -15,7 +15,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from network.layers import Conv2d, StochasticDepth
+from network.layers import Conv2d, Dropout, StochasticDepth
 from network.norm import NormLayer
 
 
@@ -130,7 +130,7 @@ class ResNet(nn.Module):
                 inputs = width * block.expansion
             self.add_module(f"layer{stage + 1}", blocks)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(0.0)
+        self.dropout = Dropout(0.0, inputs)
         self.fc = nn.Linear(inputs, num_classes)
 
         for module in self.modules():

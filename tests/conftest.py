@@ -40,6 +40,14 @@ def write_images(folder: Path, per_class: int, seed: int, classes=CLASSES) -> No
             draw(name, rng).save(folder / name / f"{number:03d}.png")
 
 
+def applied(transform, images, seed=0, aspects=None):
+    """A transform of learning/augment.py alone, on a batch."""
+    from learning.augment import Augment
+    from utils.run.randomness import Draws
+
+    return Augment({"alone": transform})(images, Draws(seed, 0), aspects)
+
+
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory) -> Path:
     """A data set in the Kaggle layout: 3 classes, 20 training and 6 test images each. Do not change it."""

@@ -74,7 +74,7 @@ def make_loader(check=lambda: None, source=StoredImages):
 
 
 def test_images_arrive_with_their_labels():
-    for indices, (images, labels) in zip(([3, 9], [12]), make_loader()(lists([3, 9], [12])), strict=True):
+    for indices, (images, labels, _) in zip(([3, 9], [12]), make_loader()(lists([3, 9], [12])), strict=True):
         assert images[:, 0, 0, 0].tolist() == indices
         assert labels.tolist() == [index % 7 for index in indices]
 

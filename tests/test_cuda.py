@@ -22,7 +22,7 @@ from tests.conftest import ROOT, SMALL
 from tests.disturbed import load, wait_for
 from tests.test_randaugment import smooth_images
 from tests.test_trainer import assert_same
-from utils.run.randomness import draws_of_step
+from utils.run.randomness import Draws
 from utils.run.transfer import to_device
 
 DEVICE = "cpu" if os.environ.get("REHEARSE") else "cuda"
@@ -80,7 +80,7 @@ def test_the_device_augments_as_a_cpu_does():
         "randaugment": RandAugment(1, 15),
         "random_erasing": RandomErasing(0.5, (9, 8, 7)),
     }
-    images, draws = smooth_images(128, 64), draws_of_step(seed=1, step=2)
+    images, draws = smooth_images(128, 64), Draws(seed=1, step=2)
     augmented = [Augment(transforms)(images.to(name), draws).cpu().int() for name in ("cpu", DEVICE)]
     different = (augmented[0] - augmented[1]).abs() > 1
     assert different.float().mean() < 0.002

@@ -1,4 +1,4 @@
-"""network/evonorm.py against its equations, and the ancestor's defects E6 and E7."""
+"""network/evonorm.py against its equations."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from network.evonorm import EvoNormB0, EvoNormS0
 LAYERS = [EvoNormS0, EvoNormB0]
 
 
-def test_e6_evonorm_parameters_have_one_dimension():
+def test_evonorm_parameters_have_one_dimension():
     assert {name: tuple(p.shape) for name, p in EvoNormS0(64, nn.ReLU()).named_parameters()} == {
         "weight": (64,),
         "bias": (64,),
@@ -68,7 +68,7 @@ def test_evonorm_without_activation_is_affine(layer):
     torch.testing.assert_close(layer(images), expected)
 
 
-def test_e7_evonorm_keeps_torchs_training_flag():
+def test_evonorm_keeps_torchs_training_flag():
     layer = EvoNormB0(4, nn.ReLU())
     assert layer.training
     assert not layer.eval().training

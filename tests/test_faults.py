@@ -291,7 +291,7 @@ def test_an_unforeseen_error_ends_a_run_with_workers(program, monkeypatch):
     ],
 )
 def test_too_little_memory_says_the_batch_size_and_what_to_try(program, capsys, monkeypatch, error):
-    def greedy(self, images, labels):
+    def greedy(self, *batch):
         raise error
 
     monkeypatch.setattr("learning.trainer.Trainer.train_step", greedy)
@@ -302,7 +302,7 @@ def test_too_little_memory_says_the_batch_size_and_what_to_try(program, capsys, 
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(program, monkeypatch):
-    def broken(self, images, labels):
+    def broken(self, *batch):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr("learning.trainer.Trainer.train_step", broken)

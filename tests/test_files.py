@@ -1,4 +1,4 @@
-"""utils/run/files.py: files that are whole or not there (K4)."""
+"""utils/run/files.py: files that are whole or not there."""
 
 import subprocess
 import sys

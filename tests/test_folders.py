@@ -1,4 +1,4 @@
-"""utils/data/folders.py and split.py, and the ancestor's data defects D3 to D7."""
+"""utils/data/folders.py and split.py."""
 
 import random
 import shutil
@@ -17,7 +17,7 @@ from utils.errors import UserError
     ("train", "test"),
     [("seg_train/seg_train", "seg_test/seg_test"), ("seg_train", "seg_test"), ("train", "test")],
 )
-def test_each_layout_is_found_wherever_it_lies(tmp_path, train, test):  # D3: paths were hard-coded
+def test_each_layout_is_found_wherever_it_lies(tmp_path, train, test):  # paths were hard-coded
     write_images(tmp_path / "some where" / train, 10, seed=0)
     write_images(tmp_path / "some where" / test, 3, seed=1)
     dataset = find_dataset(tmp_path / "some where", seed=42)
@@ -44,7 +44,7 @@ def test_the_split_is_stratified_and_complete(shapes):
     assert sorted([*train, *val]) == list(range(60))
 
 
-def test_d5_the_split_depends_on_the_seed_alone(shapes):
+def test_the_split_depends_on_the_seed_alone(shapes):
     first = find_dataset(shapes, seed=42)
     random.seed(1)
     np.random.seed(1)

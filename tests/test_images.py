@@ -264,3 +264,17 @@ def test_thirty_two_bits_of_grey_are_refused(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "deep.tiff")
     with pytest.raises(UnreadableImage, match=r"deep.tiff: .* 32 bits"):
         decode(tmp_path / "deep.tiff", Frame(4))
+
+
+def test_a_large_jpeg_keeps_twice_the_pixels_to_average(tmp_path):
+    """Decoded at half its size it is as good as whole, and at the size of the frame it would not be."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    coarse.resize((512, 512), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=95)
+    with Image.open(tmp_path / "large.jpg") as whole:
+        expected = np.asarray(whole.convert("RGB").resize((128, 128), Image.Resampling.BILINEAR)).astype(int)
+    error = np.abs(decode(tmp_path / "large.jpg", Frame(128)) - expected).mean()
+    with Image.open(tmp_path / "large.jpg") as small:
+        small.draft("RGB", (128, 128))
+        assert small.size == (128, 128)
+        assert error < 0.4 * np.abs(np.asarray(small) - expected).mean()

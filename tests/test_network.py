@@ -4,6 +4,7 @@ import importlib
 import math
 
 import efficientnet_lite_pytorch
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,7 +14,7 @@ from network import NETWORKS, NORMS, build_network
 from network.depthwise import DepthwiseConv2d
 from network.efficientnet import MBConv
 from network.evonorm import EvoNormB0, EvoNormS0
-from network.layers import Conv2d, SameConv2d, SqueezeExcitation, StochasticDepth
+from network.layers import Conv2d, Dropout, RandomLayer, SameConv2d, SqueezeExcitation, StochasticDepth
 from network.norm import residual_last_norms
 from network.weights import from_lite, torchvision_name
 
@@ -34,7 +35,7 @@ def in_torchvision(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if in_torchvision(name)])
-def test_n2_a_network_equals_torchvisions_for_the_same_weights(name):
+def test_a_network_equals_torchvisions_for_the_same_weights(name):
     theirs = randomise(torchvision.models.get_model(torchvision_name(name), num_classes=7))
     ours = build_network(name, 7).eval()
     assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -319,7 +320,7 @@ RESIDUAL_BRANCHES = {  # in the EfficientNets those of blocks that keep their sh
 
 @pytest.mark.parametrize("name", SMALL_MEMBERS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_zero_gamma_silences_each_residual_branch(name, norm):  # E5: EvoNorm had no such attribute
+def test_zero_gamma_silences_each_residual_branch(name, norm):  # EvoNorm had no such attribute
     network = build_network(name, 3, norm=norm, zero_gamma=True).eval()
     zeros = [n for n, p in network.named_parameters() if n.endswith(".weight") and (p == 0).all()]
     assert len(zeros) == RESIDUAL_BRANCHES[name]
@@ -332,6 +333,24 @@ def test_zero_gamma_silences_each_residual_branch(name, norm):  # E5: EvoNorm ha
     assert seen == [True] * RESIDUAL_BRANCHES[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "momentum", "eps"),
+    [
+        *(("EfficientNet-B0", 0.1, 1e-5), ("EfficientNet-B4", 0.1, 1e-5), ("EfficientNet-B5", 0.01, 1e-3)),
+        *(
+            ("EfficientNet-B7", 0.01, 1e-3),
+            ("EfficientNet-Lite0", 0.01, 1e-3),
+            ("EfficientNet-Lite4", 0.01, 1e-3),
+        ),
+        *(("ResNet18", 0.1, 1e-5), ("RegNetY-200MF", 0.1, 1e-5)),
+    ],
+)
+def test_norms_have_the_momentum_and_eps_that_published_weights_were_trained_with(name, momentum, eps):
+    with torch.device("meta"):
+        layers = [module for module in build_network(name, 3).modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {(layer.momentum, layer.eps) for layer in layers} == {(momentum, eps)}
+
+
 @pytest.mark.parametrize("name", SMALL_MEMBERS)
 def test_frozen_batchnorm_keeps_its_statistics_and_trains_its_scale(name):
     plain, frozen = (build_network(name, 3, norm=norm).double() for norm in ("batchnorm", "frozen_batchnorm"))
@@ -340,7 +359,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_trains_its_scale(name):
     layers = [module for module in frozen.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(layers) == sum(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
     for module in frozen.modules():
-        if isinstance(module, nn.Dropout | StochasticDepth):
+        if isinstance(module, RandomLayer):
             assert module.training  # frozen are the norms alone
             module.p = 0
     images = torch.randn(2, 3, 64, 64, dtype=torch.double)
@@ -354,7 +373,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_trains_its_scale(name):
 
 @pytest.mark.parametrize("name", SMALL_MEMBERS)
 @pytest.mark.parametrize(("norm", "layer"), [("evonorm", EvoNormS0), ("evonorm_b0", EvoNormB0)])
-def test_e1_e2_e3_n10_evonorm_leaves_no_batchnorm(name, norm, layer):
+def test_evonorm_leaves_no_batchnorm(name, norm, layer):
     plain, network = build_network(name, 3), build_network(name, 3, norm=norm)
     count = sum(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
     assert sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()) == 0
@@ -362,7 +381,7 @@ def test_e1_e2_e3_n10_evonorm_leaves_no_batchnorm(name, norm, layer):
 
 
 @pytest.mark.parametrize("name", SMALL_MEMBERS)
-def test_e4_evonorm_is_not_followed_by_an_activation(name):
+def test_evonorm_is_not_followed_by_an_activation(name):
     """What is left of activations works on residual sums and inside squeeze-and-excitation."""
     network = build_network(name, 3, norm="evonorm")
     allowed = ("relu", "activation")  # a block's own, after the sum; and that of squeeze-and-excitation
@@ -396,12 +415,25 @@ def test_stochastic_depth_drops_branches_of_images_and_keeps_the_mean():
     assert torch.equal(layer.eval()(branch, shortcut), torch.full((4000, 2, 1, 1), 11.0))
 
 
+def test_random_layers_do_what_was_drawn_for_each_image_and_else_draw_themselves():
+    layer, features = Dropout(0.5, 3), torch.full((2, 3), 2.0)
+    drawn = layer.draw(np.array([[0.1, 0.5, 0.9], [0.7, 0.4, 0.2]]))
+    assert drawn.tolist() == [[0, 2, 2], [2, 0, 0]]  # dropped below p, else divided by 1 - p
+    layer.factors = torch.from_numpy(drawn)
+    assert layer(features).tolist() == [[0, 4, 4], [4, 0, 0]]
+    assert torch.equal(layer.eval()(features), features)
+    layer.train().factors = None
+    kept = layer(torch.ones(4000, 3))
+    assert sorted(kept.unique().tolist()) == [0, 2]
+    assert kept.mean() == pytest.approx(1, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("name", "dropout"), [("B0", 0.2), ("B2", 0.3), ("B4", 0.4), ("B7", 0.5), ("Lite4", 0.3)]
 )
-def test_n8_dropout_and_stochastic_depth_are_those_published(name, dropout):
+def test_dropout_and_stochastic_depth_are_those_published(name, dropout):
     network = build_network(f"EfficientNet-{name}", 3)
-    (drop,) = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    (drop,) = [module for module in network.modules() if isinstance(module, Dropout)]
     assert drop.p == dropout
     blocks = [module for module in network.modules() if isinstance(module, MBConv)]
     for position, block in enumerate(blocks):
@@ -420,7 +452,7 @@ def test_drop_path_rises_with_the_depth_and_dropout_comes_before_the_head(name):
     with torch.no_grad():
         network.eval()(images)
         for module in network.modules():
-            if isinstance(module, nn.Dropout):
+            if isinstance(module, Dropout):
                 module.train()
         network(images)
     evaluated, trained = inputs
@@ -429,7 +461,7 @@ def test_drop_path_rises_with_the_depth_and_dropout_comes_before_the_head(name):
     assert (trained[~alive] == 0).all()
 
 
-def test_e8_unknown_names_are_refused():
+def test_unknown_names_are_refused():
     with pytest.raises(KeyError):
         build_network("ResNet50", 3, norm="groupnorm")
     with pytest.raises(KeyError):
@@ -467,7 +499,7 @@ def test_a_training_step_of_every_member_works(name):
     train_one_step(name)
 
 
-def test_n4_building_leaves_no_files(tmp_path, monkeypatch):
+def test_building_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build_network("ResNet18", 3)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""learning/optimizer.py, and the ancestor's defect O1."""
+"""learning/optimizer.py."""
 
 import copy
 import math
@@ -47,7 +47,7 @@ def test_adamw_decouples_the_decay():
 
 
 @pytest.mark.parametrize("norm", ["batchnorm", "evonorm"])
-def test_o4_no_bias_decay_leaves_decay_to_the_weights_of_convolutions_and_linear_layers(norm):
+def test_no_bias_decay_leaves_decay_to_the_weights_of_convolutions_and_linear_layers(norm):
     network = build_network("RegNetY-200MF", 3, norm=norm)
     decayed, others = make_optimizer("SGD", network, 0.1, 0.01, no_bias_decay=True).param_groups
     weights = {id(module.weight) for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)}
@@ -61,7 +61,7 @@ def test_adam_by_hand():
     assert one_step("ADAM", 2.0, 0.5) == pytest.approx(1.9, rel=1e-5)
 
 
-def test_o1_radam_decays_weights_by_the_rule_of_adam():
+def test_radam_decays_weights_by_the_rule_of_adam():
     """The ancestor's RAdam decoupled the decay while its Adam did not."""
     # The first five steps of RAdam are momentum steps, so the decay adds to the gradient like SGD's.
     assert one_step("RADAM", 2.0, 0.5) == pytest.approx(2 - 0.1 * (0.5 + 0.01 * 2), rel=1e-6)

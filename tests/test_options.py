@@ -1,4 +1,4 @@
-"""options.py: the ancestor's flags, ranges, contradictions, and the ancestor's defect K11."""
+"""options.py: the ancestor's flags, ranges, and contradictions."""
 
 import argparse
 import subprocess
@@ -60,7 +60,7 @@ def test_the_ancestors_choices_are_all_there(flag, choices):
         assert getattr(parse(f"--{flag}", choice), flag) == choice
 
 
-def test_every_flag_has_a_help_text_of_its_own():  # K11
+def test_every_flag_has_a_help_text_of_its_own():
     actions = [action for action in options.build_parser()._actions if action.dest != "help"]
     texts = [action.help for action in actions]
     assert all(texts)
@@ -93,7 +93,7 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--learning_rate 0", "--learning_rate"),
         ("--seed -1", "--seed"),
         ("--rand_m 31 --randaugment", "--rand_m"),
-        ("--norm groupnorm", "--norm"),  # E8: an unknown norm silently meant BatchNorm
+        ("--norm groupnorm", "--norm"),  # an unknown norm silently meant BatchNorm
         ("--pretrained 2", "--pretrained"),
         ("--device tpu", "--device"),
         ("--num_classes 1", "--num_classes"),
@@ -101,6 +101,9 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--epoch 3", "--epoch"),  # no abbreviations: a flag added later would make them ambiguous
         # Flags that contradict each other or do nothing together:
         ("--cutmix_prob 0.5", "--cutmix_alpha"),
+        ("--tta flip --flip none", "--flip none"),
+        ("--frame_size 512", "--crop none"),
+        ("--frame_size 200 --crop random", "--image_size 256"),
         ("--norm frozen_batchnorm --pretrained 0", "--pretrained 0"),
         ("--cutmix_alpha 1", "--cutmix_prob"),
         ("--freeze_epochs 1 --norm evonorm", "--norm evonorm"),
@@ -146,7 +149,7 @@ def test_a_run_needs_a_name(capsys):
     assert "--checkpoint_name" in capsys.readouterr().err
 
 
-def test_the_schedule_scales_with_the_epochs():  # S5
+def test_the_schedule_scales_with_the_epochs():
     assert parse().milestones == [30, 60, 90]
     assert parse().warmup_epochs == 5
     short = parse("--epochs", "8", "--decay_type", "step_warmup")

@@ -1,4 +1,4 @@
-"""learning/randaugment.py against Pillow, and the ancestor's defects A1, A2 and A4."""
+"""learning/randaugment.py against Pillow."""
 
 from itertools import pairwise
 
@@ -8,7 +8,6 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learning.augment import RandomResizedCrop
 from learning.randaugment import (
     OPERATIONS,
     RANGES,
@@ -18,6 +17,7 @@ from learning.randaugment import (
     apply_operations,
     plan_operations,
 )
+from tests.conftest import applied
 from utils.run.transfer import to_device
 
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
@@ -125,9 +125,9 @@ def test_no_strength_changes_nothing_in_large_images(name):
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if RANGES[name]])
-def test_a1_a2_strength_grows_with_m_for_every_operation(name):
-    """At M=15 the ancestor's Color, Contrast, Brightness and Sharpness did nothing (A1), and its
-    Posterize and Solarize grew weaker (A2)."""
+def test_strength_grows_with_m_for_every_operation(name):
+    """At M=15 the ancestor's Color, Contrast, Brightness and Sharpness did nothing, and its
+    Posterize and Solarize grew weaker."""
     images = smooth_images(6, 64)[2:]
     images[3] = torch.arange(64).mul(4).expand(3, 64, 64)  # all levels, so that each threshold matters
     for sign in (-1, 1) if name in TWO_WAYS else (1,):
@@ -140,7 +140,7 @@ def test_a1_a2_strength_grows_with_m_for_every_operation(name):
         assert all(before < after for before, after in pairwise(changes)), changes
 
 
-def test_a4_distances_scale_with_the_image():
+def test_distances_scale_with_the_image():
     for size in (40, 80):
         image = torch.full((1, 3, size, size), 200, dtype=torch.uint8)
         moved = operate(image, ["TranslateX"], [0.45], np.zeros((1, 2)))
@@ -163,8 +163,7 @@ def test_nothing_is_a_matrix_product_or_a_convolution():
     """Which a GPU may compute with 10 bits of a number's fraction: no strength would move pixels then."""
     images = smooth_images(64, 32)
     with Names() as names:
-        RandAugment(3, 15)(images, np.random.default_rng(0))
-        RandomResizedCrop(24)(images, np.random.default_rng(0))
+        applied(RandAugment(3, 15), images)
     assert "grid_sampler_2d" in names.seen
     products = {"mm", "bmm", "addmm", "baddbmm", "matmul", "convolution", "affine_grid_generator"}
     assert not products & names.seen
@@ -180,7 +179,7 @@ def test_every_operation_and_both_directions_occur(monkeypatch):
 
     monkeypatch.setattr("learning.randaugment.plan_operations", note)
     images = torch.zeros(1600, 3, 2, 2, dtype=torch.uint8)
-    RandAugment(2, 15)(images, np.random.default_rng(0))
+    applied(RandAugment(2, 15), images)
     for name, amounts in seen.items():
         assert len(amounts) == pytest.approx(200, abs=5 * np.sqrt(200))
         half = RANGES[name] / 2
@@ -190,9 +189,9 @@ def test_every_operation_and_both_directions_occur(monkeypatch):
 def test_the_same_draws_give_the_same_images_and_the_input_stays():
     images = smooth_images(8, 32)
     before = images.clone()
-    first = RandAugment(3, 15)(images, np.random.default_rng(5))
-    assert torch.equal(first, RandAugment(3, 15)(images, np.random.default_rng(5)))
-    assert not torch.equal(first, RandAugment(3, 15)(images, np.random.default_rng(6)))
+    first = applied(RandAugment(3, 15), images, seed=5)
+    assert torch.equal(first, applied(RandAugment(3, 15), images, seed=5))
+    assert not torch.equal(first, applied(RandAugment(3, 15), images, seed=6))
     assert torch.equal(images, before)
 
 
@@ -209,7 +208,7 @@ def test_trivial_augment_draws_one_operation_of_any_strength(monkeypatch):
         return {}
 
     monkeypatch.setattr("learning.randaugment.plan_operations", note)
-    TrivialAugment()(torch.zeros(3100, 3, 2, 2, dtype=torch.uint8), np.random.default_rng(0))
+    applied(TrivialAugment(), torch.zeros(3100, 3, 2, 2, dtype=torch.uint8))
     assert calls == [3100]
     strengths, counts = np.unique(np.round(30 * np.array(shares)), return_counts=True)
     assert strengths.tolist() == list(range(31))

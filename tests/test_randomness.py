@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from utils.run.randomness import draws_of_step, generator, torch_seed
+from utils.run.randomness import Draws, generator, torch_seed
 
 
 def test_the_same_key_gives_the_same_numbers_and_any_other_key_others():
@@ -16,19 +16,28 @@ def test_the_same_key_gives_the_same_numbers_and_any_other_key_others():
 def test_nothing_depends_on_global_state():
     np.random.seed(0)
     torch.manual_seed(0)
-    first = generator(1, "flip").random(), torch_seed(1, "dropout", 5)
+    first = generator(1, "flip").random(), torch_seed(1, "weights")
     np.random.seed(1)
     torch.manual_seed(1)
-    assert first == (generator(1, "flip").random(), torch_seed(1, "dropout", 5))
+    assert first == (generator(1, "flip").random(), torch_seed(1, "weights"))
 
 
 def test_a_step_has_an_independent_stream_for_each_purpose():
-    draws = draws_of_step(seed=3, step=7)
-    assert draws("flip").random() == generator(3, "flip", 7).random()
-    draws("mixing").random(100)  # what one purpose draws does not shift another
-    assert draws("flip").random() == generator(3, "flip", 7).random()
+    draws = Draws(seed=3, step=7)
+    assert draws.of_step("mixing").random() == generator(3, "mixing", 7).random()
+    draws.of_step("flip").random(100)  # what one purpose draws does not shift another
+    assert draws.of_step("mixing").random() == generator(3, "mixing", 7).random()
+
+
+def test_the_numbers_of_a_place_depend_on_nothing_but_seed_step_and_place():
+    whole = Draws(seed=3, step=7).of_places("flip", 10, 3)
+    assert np.array_equal(Draws(3, 7).of_places("flip", 4, 3), whole[:4])
+    assert np.array_equal(Draws(3, 7, first=6).of_places("flip", 4, 3), whole[6:])
+    assert len(np.unique(whole)) == 30
+    for other in (Draws(3, 8), Draws(4, 7)):
+        assert not np.isin(other.of_places("flip", 10, 3), whole).any()
 
 
 def test_torch_seeds_fit_torch():
-    for index in range(100):
-        torch.manual_seed(torch_seed(0, "dropout", index))
+    for seed in range(100):
+        torch.manual_seed(torch_seed(seed, "weights"))

@@ -423,7 +423,7 @@ def test_a_rate_that_differs_from_the_default_is_told(tmp_path):
     made_up_run(tmp_path, "baseline", right(0.6, 0))
     made_up_run(tmp_path, "slow", right(0.6, 1), "--learning_rate", "0.01")
     evidence, _ = gather(tmp_path, None)
-    assert evidence.against_baseline[0].words == "SGD(0.01) instead of SGD(0.1)"
+    assert evidence.against_baseline[0].words == "SGD(0.01) instead of SGD(usual)"
     assert evidence.tricks.letters("slow") == "SGD(0.01)"
 
 

@@ -78,9 +78,9 @@ def test_a_teacher_gets_the_inputs_that_it_expects(parts_of, tmp_path):
 
 def losses_of(trainer, parts):
     losses = []
-    for images, labels in parts.loader([parts.dataset.splits["train"][::2]] * 2):
-        trainer.train_step(images, labels)
-        losses.append(trainer.totals.collect().loss / len(images))
+    for batch in parts.loader([parts.dataset.splits["train"][::2]] * 2):
+        trainer.train_step(*batch)
+        losses.append(trainer.totals.collect().loss / len(batch[0]))
     return losses
 
 

@@ -1,4 +1,4 @@
-"""learning/trainer.py and evaluator.py, and the ancestor's defects C6 to C10 and E7."""
+"""learning/trainer.py and evaluator.py."""
 
 import copy
 import math
@@ -17,8 +17,9 @@ from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
 from learning.teacher import Teacher
 from learning.trainer import Totals, Trainer
+from network.layers import Dropout
 from utils.errors import RunFailed
-from utils.run.randomness import draws_of_step
+from utils.run.randomness import Draws
 
 CPU = torch.device("cpu")
 NORMALISE = Normalise((0.5,) * 3, (0.25,) * 3, CPU)
@@ -33,7 +34,7 @@ def tiny_network() -> nn.Module:
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Dropout(0.3),
+        Dropout(0.3, 8),
         nn.Linear(8, 3),
     )
 
@@ -110,7 +111,7 @@ def test_a_restored_trainer_goes_on_to_the_same_bits(optimizer, precision, tmp_p
     network = tiny_network()
     nn.init.zeros_(network[0].weight)
     restored = make_trainer(network, optimizer=optimizer, precision=precision)
-    restored.load_state_dict(torch.load(tmp_path / "state", weights_only=True))  # S7: no objects in it
+    restored.load_state_dict(torch.load(tmp_path / "state", weights_only=True))  # no objects in it
     for step in range(5, 8):
         restored.train_step(*random_batch(seed=step))
     assert_same(straight.state_dict(), restored.state_dict())
@@ -130,7 +131,7 @@ def test_the_learning_rate_is_the_schedules():
         assert trainer.learning_rate == pytest.approx(0.1 / (1 + step))
 
 
-def test_c7_the_loss_is_the_mean_over_images():
+def test_the_loss_is_the_mean_over_images():
     """The ancestor divided it by the number of samples twice."""
     trainer = make_trainer(mixing=(0, 0, 0), augment=Augment({}), lr_factor=lambda step: 0.0)
     trainer.network[5].p = 0.0
@@ -182,7 +183,7 @@ def test_a_loss_that_is_not_finite_names_its_step(value):
         totals.collect()
 
 
-def test_c8_hits_are_counted_against_the_dominant_label():
+def test_hits_are_counted_against_the_dominant_label():
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3, bias=False))
     nn.init.eye_(network[2].weight)  # the class is the strongest channel
     trainer = make_trainer(network, mixing=(0, 0, 0), lr_factor=lambda step: 0.0)
@@ -332,7 +333,7 @@ def test_a_teacher_is_frozen_in_eval_mode_and_sees_the_mixed_images(class_weight
     # The loss by hand: cross-entropy of the mixed and smoothed labels, and 0.7 times the distillation; an
     # image counts as the classes of its mixed label do.
     _, targets = trainer.mixing(
-        NORMALISE(images), torch.eye(3)[labels], draws_of_step(trainer.seed, 0)("mixing")
+        NORMALISE(images), torch.eye(3)[labels], Draws(trainer.seed, 0).of_step("mixing")
     )
     far = distillation(logits[0], network.inner(seen[0]), 3.0)
     trainer.totals.collect()
@@ -360,7 +361,7 @@ def batches_of(images, labels, size):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10])
-def test_evaluation_by_an_independent_count(batch_size):  # C9: top-k broke on some memory orders
+def test_evaluation_by_an_independent_count(batch_size):  # top-k broke on some memory orders
     images, labels = random_batch(10)
     network = tiny_network()
     result = evaluate(network, batches_of(images, labels, batch_size), [NORMALISE], "fp32")
@@ -393,7 +394,7 @@ def test_evaluation_changes_nothing_and_needs_no_randomness():
     assert np.array_equal(first.probabilities, second.probabilities)
 
 
-def test_c10_two_classes_and_the_confusion_matrix_by_hand():  # top-3 crashed below 3 classes
+def test_two_classes_and_the_confusion_matrix_by_hand():  # top-3 crashed below 3 classes
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
     result = Evaluation(0.0, np.array([0, 0, 1, 1]), probabilities)
     assert result.confusion.tolist() == [[1, 1], [1, 1]]

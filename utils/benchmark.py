@@ -29,7 +29,7 @@ import options
 from learning.setup import Parts, assemble, make_fit, make_trainer
 from network import WeightsError
 from network.weights import IMAGENET, torchvision_name
-from utils.data.batches import in_order
+from utils.data.batches import Batch, in_order
 from utils.data.cache import cached_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
@@ -70,15 +70,15 @@ class Ours:
 
     def end_to_end(self) -> int:
         """A step on the next batch of real images."""
-        return self._step(*next(self.batches))
+        return self._step(next(self.batches))
 
     def synthetic(self) -> int:
         """A step on a batch that lies on the device."""
-        return self._step(*self.fixed)
+        return self._step(self.fixed)
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> int:
-        self.trainer.train_step(images, labels)
-        return len(images)
+    def _step(self, batch: Batch) -> int:
+        self.trainer.train_step(*batch)
+        return len(batch[0])
 
 
 def ours_with(settings: argparse.Namespace, *flags: str) -> Ours:
@@ -184,7 +184,7 @@ def loader_rate(settings: argparse.Namespace, size: int, *flags: str) -> float:
     best = 0.0
     for _ in range(3):
         started = time.perf_counter()
-        for images, _labels in parts.loader(in_order(indices, settings.batch_size)):
+        for images, *_ in parts.loader(in_order(indices, settings.batch_size)):
             parts.normalise(images)
         best = max(best, len(indices) / (time.perf_counter() - started))
     return best

@@ -4,6 +4,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from utils.run.randomness import generator
 from utils.run.transfer import pinned
 
 Item = TypeVar("Item")
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor, np.ndarray]  # images, labels, and on the host the aspects
 CopiedBatch = tuple[Batch, "torch.cuda.Event | None"]
 
 BATCHES_AHEAD = 2
@@ -50,41 +51,47 @@ def in_order(indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
 class Loader:
     """Turns lists of image numbers into batches on the device.
 
-    `check` is called before each batch is handed out and may raise to stop the run there.
+    `check` is called before each batch is handed out and may raise to stop the run there. `aspects` [n] are
+    the widths over heights of what squeezed images show; without them they are not squeezed.
     """
 
     def __init__(
-        self, source: ImageSource, labels: np.ndarray, device: torch.device, check: Callable[[], None]
+        self,
+        source: ImageSource,
+        labels: np.ndarray,
+        device: torch.device,
+        check: Callable[[], None],
+        aspects: np.ndarray | None = None,
     ):
         self.source = source
         self.labels = torch.from_numpy(labels)
+        self.aspects = np.ones(len(labels)) if aspects is None else aspects
         self.device = device
         self.check = check
-        # Copies overlap with the computation on the current stream. One for all that is ever loaded, since
-        # torch keeps memory that was freed on a stream for that stream.
-        self.copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.copies = copy_stream(device) if device.type == "cuda" else None
 
     def __call__(self, index_lists: Iterable[np.ndarray]) -> Iterator[Batch]:
-        """(images uint8 [N, 3, S, S] channels_last, labels int64 [N]) for each list of N numbers.
+        """(images uint8 [N, 3, S, S] channels_last, labels int64 [N], aspects [N]) for lists of N numbers.
 
         Later batches are gathered and copied by a thread while earlier ones are in use.
         """
-        for_images, for_labels = itertools.tee(index_lists)
+        for_images, for_labels, for_aspects = itertools.tee(index_lists, 3)
         images = self.source.batches(for_images)  # may start processes, so it comes before any thread
         labels = (self.labels[torch.from_numpy(indices)] for indices in for_labels)
-        return self._handed_out(_ahead(self._copied(zip(images, labels, strict=True))))
+        aspects = (self.aspects[indices] for indices in for_aspects)
+        return self._handed_out(_ahead(self._copied(zip(images, labels, aspects, strict=True))))
 
     def _handed_out(self, batches: Iterator[CopiedBatch]) -> Iterator[Batch]:
-        for batch, copied in batches:
+        for (images, labels, aspects), copied in batches:
             self.check()
             if copied is None:
-                batch = tuple(tensor.to(self.device) for tensor in batch)
+                images, labels = images.to(self.device), labels.to(self.device)
             else:
                 stream = torch.cuda.current_stream(self.device)
                 stream.wait_event(copied)
-                for tensor in batch:
+                for tensor in (images, labels):
                     tensor.record_stream(stream)  # its memory is not reused before this stream is done
-            yield batch
+            yield images, labels, aspects
 
     def _copied(self, batches: Iterable[Batch]) -> Iterator[CopiedBatch]:
         """Each batch on the CUDA device, with the event that ends its copy; on others as it is, and None."""
@@ -93,14 +100,23 @@ class Loader:
                 yield batch, None
             return
         torch.cuda.set_device(self.device)  # of this thread, which else begins with the first
-        for images, labels in batches:
+        for images, labels, aspects in batches:
             with torch.cuda.stream(self.copies):
-                batch = tuple(
+                images, labels = (
                     pinned(tensor, self.device).to(self.device, non_blocking=True)
                     for tensor in (images, labels)
                 )
                 copied = self.copies.record_event()
-            yield batch, copied
+            yield (images, labels, aspects), copied
+
+
+@lru_cache
+def copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Where copies to a card overlap with the computation on its current stream.
+
+    One for all that is ever loaded, since torch keeps memory that was freed on a stream for that stream.
+    """
+    return torch.cuda.Stream(device)
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

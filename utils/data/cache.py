@@ -15,12 +15,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from utils.data.decode import Frame, UnreadableImage, decode
+from utils.data.decode import Frame, UnreadableImage, aspect, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
 from utils.run.files import replacing, write_json
@@ -32,7 +33,7 @@ IMAGES_AT_ONCE = 256
 
 def fingerprint(dataset: Dataset, frame: Frame) -> str:
     """A hash of the frame and of each file's name, length and time of change."""
-    digest = hashlib.sha256(f"{FORMAT}\n{frame.size}{' crop' * frame.crop}\n".encode())
+    digest = hashlib.sha256(f"{FORMAT}\n{frame.size}{' crop' * frame.crop}{' fine' * frame.fine}\n".encode())
     for name in dataset.files:
         length, changed = dataset.status(name)
         digest.update(f"{name}\0{length}\0{changed}\n".encode(errors="surrogateescape"))
@@ -61,6 +62,34 @@ def unreadable_images(
     if all(error.lasting for error in found.values()):  # else it may be read next time
         write_json(note, sorted(found))
     return sorted(found)
+
+
+def image_aspects(
+    dataset: Dataset, frame: Frame, folder: Path | None, check: Callable[[], None]
+) -> np.ndarray:
+    """The width over the height of each image, float64 [n].
+
+    With a `folder`, that of the cache, they are kept there. Raises `UserError` naming images that cannot be
+    read.
+    """
+    series = _series(dataset, frame)
+    note = folder and folder / f"{series}-{fingerprint(dataset, frame)[:16]}.aspects"
+    if note:
+        try:
+            found = np.load(note)
+            if found.shape == (len(dataset.files),) and found.dtype == float and (found > 0).all():
+                return found
+        except (OSError, ValueError):  # there are none, or they are damaged
+            pass
+    found = np.empty(len(dataset.files))
+    unreadable = _of_all(dataset, aspect, found.__setitem__, check, "measuring images once")
+    _refuse(unreadable, len(dataset.files))
+    if note:
+        for outdated in note.parent.glob(f"{glob.escape(series)}-*.aspects"):
+            outdated.unlink()
+        with replacing(note) as file:
+            np.save(file, found)
+    return found
 
 
 def _names(note: Path) -> list[str]:
@@ -172,26 +201,37 @@ def _reserve(descriptor: int, length: int, folder: Path) -> None:
 def _decode_all(
     dataset: Dataset, frame: Frame, store: Callable[[int, np.ndarray], None], check: Callable[[], None]
 ) -> dict[str, UnreadableImage]:
-    """Decode every image in threads (Pillow works outside Python's lock) and `store` its pixels.
+    """Decode every image and `store` its pixels; returns the files that cannot be read, and why."""
+    return _of_all(dataset, lambda path: decode(path, frame), store, check, "decoding images once")
+
+
+def _of_all(
+    dataset: Dataset,
+    read: Callable[[Path], Any],
+    store: Callable[[int, Any], None],
+    check: Callable[[], None],
+    words: str,
+) -> dict[str, UnreadableImage]:
+    """`read` every image, in threads since Pillow works outside Python's lock, and `store` what comes of it.
 
     Returns the files that cannot be read, and why.
     """
     unreadable: dict[str, UnreadableImage] = {}
 
-    def decode_one(index: int) -> None:
+    def read_one(index: int) -> None:
         name = dataset.files[index]
         try:
-            store(index, decode(dataset.root / name, frame))
+            store(index, read(dataset.root / name))
         except UnreadableImage as error:
             unreadable[name] = error
 
     count = len(dataset.files)
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=count, desc="decoding images once", unit=" images", disable=None, leave=False) as bar,
+        tqdm(total=count, desc=words, unit=" images", disable=None, leave=False) as bar,
     ):
         for first in range(0, count, IMAGES_AT_ONCE):
-            for _ in pool.map(decode_one, range(first, min(first + IMAGES_AT_ONCE, count))):
+            for _ in pool.map(read_one, range(first, min(first + IMAGES_AT_ONCE, count))):
                 bar.update()
                 check()
     return unreadable

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 # Large photographs, transparent palettes, odd EXIF data: it reads them all, and warns once for each file.
 warnings.filterwarnings("ignore", module="PIL")
 
 # No others, whatever a file is called: for PostScript, Pillow would start another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+RESAMPLING = {False: Image.Resampling.BILINEAR, True: Image.Resampling.BICUBIC}
 
 
 class UnreadableImage(Exception):
@@ -29,19 +31,21 @@ class UnreadableImage(Exception):
 class Frame(NamedTuple):
     """What an image becomes: `size` x `size` pixels of all of it or, with `crop`, of its middle square.
 
-    All of it, squeezed to a square, loses its aspect ratio; the middle square loses its ends.
+    All of it, squeezed to a square, loses its aspect ratio; the middle square loses its ends. A `fine` frame
+    is resized by cubes in place of lines, for pixels that are resized once more.
     """
 
     size: int
     crop: bool = False
+    fine: bool = False
 
 
 def decode(path: Path, frame: Frame) -> np.ndarray:
     """Decode an image to RGB pixels: uint8 [size, size, 3].
 
-    The resize is Pillow's bilinear filter, which averages when it shrinks. JPEG files more than twice
-    too large are decoded at a half, quarter or eighth of their size, which costs a fraction of the time
-    and still leaves at least twice `size` to average. A camera's orientation mark is applied. Of 16-bit
+    The resize is by Pillow's bilinear or bicubic filter, which averages when it shrinks. JPEG files more
+    than twice too large are decoded at a half, quarter or eighth of their size, which costs a fraction of the
+    time and still leaves at least twice `size` to average. A camera's orientation mark is applied. Of 16-bit
     grey levels the upper 8 bits are taken. Raises `UnreadableImage`.
     """
     size = (frame.size, frame.size)
@@ -50,12 +54,28 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
             image.draft("RGB", (2 * frame.size, 2 * frame.size))
             upright = _to_rgb(ImageOps.exif_transpose(image))
             if frame.crop:
-                return np.asarray(ImageOps.fit(upright, size, Image.Resampling.BILINEAR))
-            return np.asarray(upright.resize(size, Image.Resampling.BILINEAR))
+                return np.asarray(ImageOps.fit(upright, size, RESAMPLING[frame.fine]))
+            return np.asarray(upright.resize(size, RESAMPLING[frame.fine]))
     except Exception as error:  # a stranger's file can fail in any way
-        refused = getattr(error, "errno", None) not in (None, errno.ENOENT, errno.ELOOP)
-        lasting = not (refused or isinstance(error, MemoryError))
-        raise UnreadableImage(f"{path}: {' '.join(str(error).split())}", lasting) from error
+        raise unreadable(path, error) from error
+
+
+def aspect(path: Path) -> float:
+    """The width over the height of an image, upright, from the head of its file. Raises `UnreadableImage`."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return height / width if on_its_side else width / height
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> UnreadableImage:
+    """What is raised for an image whose reading failed so."""
+    refused = getattr(error, "errno", None) not in (None, errno.ENOENT, errno.ELOOP)
+    lasting = not (refused or isinstance(error, MemoryError))
+    return UnreadableImage(f"{path}: {' '.join(str(error).split())}", lasting)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

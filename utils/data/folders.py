@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,10 +30,11 @@ class Dataset:
 
     `files` are paths relative to `root`, in an order that depends on nothing but their names;
     `labels` [n] int64 index `classes`; `splits` maps "train", "val" and "test" to int64 indices
-    into `files`.
+    into `files`. Those under `train_folder` come first.
     """
 
     root: Path
+    train_folder: str
     classes: tuple[str, ...]
     files: tuple[str, ...]
     labels: np.ndarray
@@ -53,6 +54,19 @@ class Dataset:
             return status.st_size, status.st_mtime_ns
         except OSError:
             return -1, 0
+
+    def training_images(self) -> "Dataset":
+        """The images under `train_folder`, with the numbers that they have here, whatever the split."""
+        folder = f"{self.train_folder}{os.sep}"
+        names = [name.removeprefix(folder) for name in self.files if name.startswith(folder)]
+        return replace(
+            self,
+            root=self.root / self.train_folder,
+            train_folder="",
+            files=tuple(names),
+            labels=self.labels[: len(names)],
+            splits={"train": self.splits["train"]},
+        )
 
     def sizes(self) -> dict[str, int]:
         """The number of images in each split."""
@@ -96,7 +110,8 @@ def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Datase
                 f"{folders['train']} has one image in each class, so none to validate on; add more"
             )
         splits = {"train": splits["train"][train], "val": splits["train"][val], "test": splits["test"]}
-    return Dataset(root, classes, tuple(files), all_labels, splits)
+    train_folder = str(folders["train"].relative_to(root))
+    return Dataset(root, train_folder, classes, tuple(files), all_labels, splits)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -61,13 +61,17 @@ TRICKS = (
 def settings_of(
     flags: Mapping[str, Any], plain: Mapping[str, Any], teacher: str | None = None
 ) -> dict[str, Any]:
-    """The flags of a run as things that can be set apart from each other; `plain` are the defaults.
+    """The flags of a run as things that can be set apart from each other; `plain` are the
+    defaults, of the optimizer its own.
 
     A schedule may have two tricks, warm-up and cosine decay, whose times matter where they are not those
-    that follow from the epochs; weights are from scratch, ImageNet's or a file's; a `teacher` is known by
-    its fingerprint.
+    that follow from the epochs, and an optimizer learning rate and weight decay, where they are not its own
+    defaults; weights are from scratch, ImageNet's or a file's; a `teacher` is known by its fingerprint.
     """
     settings = dict(flags)
+    for name in ("learning_rate", "weight_decay"):
+        if settings[name] == plain[name]:
+            settings[name] = "usual"
     decay, warmup, milestones = (settings.pop(name) for name in ("decay_type", "warmup_epochs", "milestones"))
     usual_warmup = "usual" if warmup == plain["warmup_epochs"] else warmup
     settings["warm-up"] = None if decay == "step" else usual_warmup

@@ -7,23 +7,39 @@ Nothing here has a state, so a resumed run needs to remember nothing but its ste
 """
 
 import zlib
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-
-Draws = Callable[[str], np.random.Generator]
 
 
 def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
     """The random generator of one purpose at one step or epoch; the same call, the same numbers."""
-    return np.random.default_rng([seed, zlib.crc32(stream.encode()), index])
+    return np.random.Generator(np.random.PCG64([seed, zlib.crc32(stream.encode()), index]))
 
 
-def draws_of_step(seed: int, step: int) -> Draws:
-    """The generators of one training step, by stream name."""
-    return lambda stream: generator(seed, stream, step)
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one training step.
+
+    What is drawn for an image depends on its place in the step's whole batch, and neither on how many images
+    that has nor on which of them are at hand: those from place `first` on.
+    """
+
+    seed: int
+    step: int
+    first: int = 0
+
+    def of_step(self, stream: str) -> np.random.Generator:
+        """For what all images of the step share."""
+        return generator(self.seed, stream, self.step)
+
+    def of_places(self, stream: str, count: int, columns: int) -> np.ndarray:
+        """Numbers [count, columns] in [0, 1), a row for each image at hand."""
+        rng = self.of_step(stream)
+        rng.bit_generator.advance(self.first * columns)  # each number takes one state of the generator
+        return rng.random((count, columns))
 
 
-def torch_seed(seed: int, stream: str, index: int = 0) -> int:
-    """A 63-bit seed for torch's own generators, which initialise weights and drive dropout."""
-    return int(generator(seed, stream, index).integers(2**63))
+def torch_seed(seed: int, stream: str) -> int:
+    """A 63-bit seed for torch's own generator, which draws the first weights."""
+    return int(generator(seed, stream).integers(2**63))
