@@ -268,3 +268,14 @@ def test_a_resumed_run_writes_the_rows_it_already_has():
     resumed.load_state_dict(copy.deepcopy(fit.state_dict()))
     resumed.run()
     assert [row["epoch"] for row in again.written] == [1, 2, 3]
+
+
+def test_of_equal_balanced_accuracies_the_better_plain_one_is_kept():
+    """As of epochs that take every image for the rare class, and later for the frequent one."""
+    recorder = Recorder()
+    fit = make_fit(recorder, balanced=True)
+    labels = np.repeat([0, 1], [96, 4])
+    takes_all_for = iter([1, 0, 1])
+    fit.validate = lambda network: Evaluation(1.0, labels, np.eye(2)[[next(takes_all_for)] * 100])
+    fit.run()
+    assert fit.best == {"epoch": 2, "val_accuracy": 96, "val_balanced_accuracy": 50, "weights": "raw"}

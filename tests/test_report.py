@@ -20,7 +20,7 @@ from tests.test_batch import history_list
 from utils.batch import make_commands, read_list
 from utils.report.__main__ import default_flags, gather, main, settings
 from utils.report.comparison import takes
-from utils.report.pictures import effects
+from utils.report.pictures import accuracies, effects
 from utils.report.sections import make_sections, to_markdown
 from utils.report.statistics import Estimate, Spread, difference
 from utils.report.tricks import Tricks
@@ -157,8 +157,8 @@ def test_one_seed_is_tested_exactly_and_its_limits_are_told(tmp_path, capsys):
     ],
 )
 def test_what_it_would_take_is_told_in_words(spread, words):
-    assert takes(Estimate(1.0, 0.5, 1.5, 0.01, spread)) == words
-    assert takes(Estimate(1.0, 1.0, 1.0, 0.0, spread)) == ""  # there is nothing that is not known
+    assert takes(Estimate(1.0, 0.5, 1.5, spread, p=0.01)) == words
+    assert takes(Estimate(1.0, 1.0, 1.0, spread, p=0.0)) == ""  # there is nothing that is not known
 
 
 def test_runs_that_cannot_be_compared_are_left_out_by_name(checkpoint, capsys):
@@ -542,3 +542,29 @@ def test_one_corrected_verdict_in_words_tables_and_pictures(tmp_path, monkeypatc
     )
     effects(evidence, tmp_path / "effects.png")
     assert filled == ["white"] * 8
+
+
+def test_what_a_trick_does_over_several_pairs_is_in_the_summary_too(tmp_path):
+    for network in ("ResNet18", "ResNet34", "ResNet50", "ResNet101"):
+        for name, flags in (("plain", ()), ("smooth", ("--label_smooth", "0.1"))):
+            correct = right(0.6 + 0.08 * bool(flags), len(network + name) * 7 + ord(network[-1]), 400)
+            made_up_run(tmp_path, f"{network}_{name}", correct, "--model", network, *flags)
+    evidence, _ = gather(tmp_path, "ResNet50_plain")
+    (effect,) = [found for found in evidence.effects if found.words == "label smoothing"]
+    assert (len(effect.pairs), effect.verdict) == (4, "helps")
+    summary = make_sections(evidence, [])[0].paragraphs
+    assert any("More accurate" in text and "label smoothing over 4 pairs (+" in text for text in summary)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_what_seeds_the_numbers_speak_of_is_said(tmp_path, seeds, monkeypatch):
+    for seed in range(seeds):
+        made_up_run(tmp_path, f"baseline/seed{seed}", right(0.6, seed), seed=seed)
+    evidence, _ = gather(tmp_path, None)
+    text = to_markdown(make_sections(evidence, []))
+    assert ("With one seed" in text) == (seeds == 1)
+    assert ("With several seeds" in text) == (seeds == 2)
+    labels = []
+    monkeypatch.setattr(Axes, "set_xlabel", lambda self, label: labels.append(label))
+    accuracies(evidence, tmp_path / "accuracies.png")
+    assert ("for these trained networks only" in labels[0]) == (seeds == 1)

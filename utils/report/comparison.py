@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+
 from utils.report.runs import Experiment
-from utils.report.statistics import LEVEL, Estimate, accuracy, contrast, difference, holm
+from utils.report.statistics import LEVEL, Estimate, accuracy, difference, holm
 from utils.report.tricks import Tricks
 
 WORTH_SEEING = 0.5  # points of accuracy; the report says what it would take to see so much
@@ -32,7 +34,7 @@ class Finding:
         """What the evidence says of the first ones."""
         if self.p < LEVEL:
             return "helps" if self.estimate.mean > 0 else "hurts"
-        alike = self.estimate.low == self.estimate.high
+        alike = self.estimate.low == self.estimate.high == 0
         return "right on the same images" if alike else "cannot be told apart"
 
 
@@ -103,13 +105,12 @@ class Evidence:
         }
 
     def _estimate(self, pairs: tuple[Pair, ...]) -> Estimate:
-        names = sorted({name for pair in pairs for name in pair})
-        seeds = self._common_seeds(names)
-        right = {name: self.experiments[name].correct(seeds) for name in names}
-        if len(pairs) == 1:
-            return difference(*(right[name] for name in pairs[0]))
-        weights = [sum((name == a) - (name == b) for a, b in pairs) / len(pairs) for name in names]
-        return contrast(weights, list(right.values()))
+        seeds = self._common_seeds([name for pair in pairs for name in pair])
+        # What has the trick on one side and what has it not on the other; nothing is on both.
+        sides = [
+            [self.experiments[name].correct(seeds) for name in side] for side in zip(*pairs, strict=True)
+        ]
+        return difference(*(side[0] if len(side) == 1 else np.mean(side, axis=0) for side in sides))
 
     def _words(self, pair: Pair) -> str:
         found = [self.tricks.in_words(trick, *pair) for trick in self.tricks.differences(*pair)]

@@ -66,17 +66,18 @@ def _summary(evidence: Evidence) -> Section:
     if shared:
         paragraphs.append(f"All have in common: {', '.join(shared)}.")
     told: dict[str, list[str]] = {}
-    for finding in evidence.compared:
-        ((name, other),) = finding.pairs
-        words = f"{name} against {other} ({finding.estimate.mean:+.2f} points)"
-        told.setdefault(finding.verdict, []).append(words)
+    findings = [*evidence.compared, *(effect for effect in evidence.effects if len(effect.pairs) > 1)]
+    for finding in findings:
+        (name, other), *more = finding.pairs
+        what = f"{finding.words} over {len(finding.pairs)} pairs" if more else f"{name} against {other}"
+        told.setdefault(finding.verdict, []).append(f"{what} ({finding.estimate.mean:+.2f} points)")
     for verdict, title in (("helps", "More accurate"), ("hurts", "Less accurate")):
         if verdict in told:
             paragraphs.append(f"{title}: {'; '.join(told[verdict])}.")
     if unknown := told.get("cannot be told apart"):
         paragraphs.append(
-            f"{len(unknown)} of {len(evidence.compared)} comparisons cannot be told apart with so many "
-            "images and seeds."
+            f"{len(unknown)} of {len(findings)} comparisons cannot be told apart with so many images "
+            "and seeds."
         )
     return Section("Which tricks help", paragraphs)
 
@@ -155,14 +156,15 @@ def _figures(finding: Finding) -> list[str]:
 
 
 def _how_to_read(evidence: Evidence) -> Section:
-    seeds = {finding.estimate.spread.seeds for finding in evidence.findings.values()}
+    seeds = {found.spread.seeds for found in evidence.accuracies.values()}
+    seeds |= {finding.estimate.spread.seeds for finding in evidence.findings.values()}
     paragraphs = [
         "Each run's epoch was chosen on the validation images; the test images were classified after the "
         "training and have decided nothing. To choose an experiment, look at its validation accuracy.",
         "An interval covers the true difference in 95 of 100 cases, and p is the chance of a difference as "
         "large if there were none, both on the same images for both experiments. Of many findings some come "
         f"out by luck: a verdict, and a filled dot in a picture, needs a p below {LEVEL:g} after Holm's "
-        f"correction for all that are made here, so an interval may leave out 0 without one.",
+        "correction for all that are made here, so an interval may leave out 0 without one.",
         f"What it takes to see {WORTH_SEEING:g} points is reckoned for a chance of {POWER:.0%}, for one "
         "comparison without correction.",
     ]
@@ -175,8 +177,9 @@ def _how_to_read(evidence: Evidence) -> Section:
         )
     if 1 in seeds:
         paragraphs.append(
-            "With one seed, intervals and p (McNemar's exact test) speak of these trained networks only: "
-            "another seed may come out otherwise with the same flags. Take several before you believe little."
+            "With one seed, intervals and p (of a pair McNemar's exact test, whose p may be above 0.05 where "
+            "the interval just leaves out 0) speak of these trained networks only: another seed may come out "
+            "otherwise with the same flags. Take several before you believe little."
         )
     return Section("How to read this", paragraphs)
 
