@@ -59,6 +59,8 @@ def test_small_classes_keep_an_image_on_either_side():
     train, val = stratified_split(labels, 0.2, np.random.default_rng(0))
     assert np.bincount(labels[train]).tolist() == [1, 1, 2, 80]
     assert np.bincount(labels[val], minlength=4).tolist() == [0, 1, 1, 20]
+    train, val = stratified_split(labels, 0.9, np.random.default_rng(0))
+    assert np.bincount(labels[val], minlength=4).tolist() == [1, 1, 2, 90]
 
 
 @pytest.mark.parametrize(

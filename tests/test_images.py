@@ -10,11 +10,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.conftest import ROOT, write_images
-from utils.data.cache import cached_images, decoded_in_memory
-from utils.data.decode import Frame, UnreadableImage, decode
+from utils.data.cache import cached_images, decoded_in_memory, image_aspects
+from utils.data.decode import Frame, UnreadableImage, aspect, decode
 from utils.data.folders import find_dataset
 from utils.data.images import DecodedImages, StoredImages
 from utils.errors import Interrupted, UserError
@@ -278,3 +278,34 @@ def test_a_large_jpeg_keeps_twice_the_pixels_to_average(tmp_path):
         small.draft("RGB", (128, 128))
         assert small.size == (128, 128)
         assert error < 0.4 * np.abs(np.asarray(small) - expected).mean()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_aspect_of_an_image_is_that_of_its_upright_pixels(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.new("RGB", (30, 20))
+    image.save(tmp_path / "image.jpg", exif=exif)
+    with Image.open(tmp_path / "image.jpg") as opened:
+        width, height = ImageOps.exif_transpose(opened).size
+    assert aspect(tmp_path / "image.jpg") == width / height
+
+
+def test_the_aspects_are_measured_once_and_again_when_images_change(data, tmp_path, monkeypatch):
+    Image.new("RGB", (40, 20)).save(data / "train/plain/000.png")
+    cache, frame = tmp_path / "cache", Frame(16, fine=True)
+    images = find_dataset(data, seed=42).training_images()
+    found = image_aspects(images, frame, cache, never)
+    assert found.tolist() == [2.0 if name == "plain/000.png" else 1.0 for name in images.files]
+    monkeypatch.setattr("utils.data.cache.aspect", None)  # nobody asks again
+    assert np.array_equal(image_aspects(images, frame, cache, never), found)
+    monkeypatch.undo()
+    Image.new("RGB", (20, 40)).save(data / "train/plain/000.png")
+    changed = find_dataset(data, seed=42).training_images()
+    assert image_aspects(changed, frame, cache, never).max() == 1
+    assert image_aspects(changed, frame, cache, never).min() == 0.5
+    assert len(list(cache.glob("*.aspects"))) == 1
+    (damaged,) = cache.glob("*.aspects")
+    damaged.write_bytes(b"")
+    assert image_aspects(changed, frame, None, never).min() == 0.5
+    assert image_aspects(changed, frame, cache, never).min() == 0.5

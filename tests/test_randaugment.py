@@ -118,6 +118,16 @@ def test_images_of_a_batch_are_treated_apart():
         assert torch.equal(together[i : i + 1], alone)
 
 
+def test_the_strongest_of_each_operation():
+    """At M = 30: degrees, shares of a side, parts of a factor, bits, and levels."""
+    geometric = {"Rotate": 30, "ShearX": 0.3, "ShearY": 0.3, "TranslateX": 0.45, "TranslateY": 0.45}
+    factors = dict.fromkeys(("Color", "Contrast", "Brightness", "Sharpness"), 0.9)
+    others = {"Cutout": 0.2, "Posterize": 4, "Solarize": 256, "SolarizeAdd": 110}
+    without = dict.fromkeys(("AutoContrast", "Equalize", "Invert"), 0)
+    assert {**geometric, **factors, **others, **without} == RANGES
+    assert len(OPERATIONS) == 16
+
+
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if RANGES[name]])
 def test_no_strength_changes_nothing_in_large_images(name):
     images = smooth_images(4, 224)

@@ -79,12 +79,13 @@ def image_aspects(
             found = np.load(note)
             if found.shape == (len(dataset.files),) and found.dtype == float and (found > 0).all():
                 return found
-        except (OSError, ValueError):  # there are none, or they are damaged
+        except (OSError, ValueError, EOFError):  # there are none, or they are damaged
             pass
     found = np.empty(len(dataset.files))
     unreadable = _of_all(dataset, aspect, found.__setitem__, check, "measuring images once")
     _refuse(unreadable, len(dataset.files))
     if note:
+        note.parent.mkdir(parents=True, exist_ok=True)
         for outdated in note.parent.glob(f"{glob.escape(series)}-*.aspects"):
             outdated.unlink()
         with replacing(note) as file:
