@@ -54,7 +54,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
 
     from learning.setup import assemble, make_fit, make_trainer
     from learning.tricks import active_tricks, lines
-    from utils.run.checkpoint import contents_told, load_checkpoint
+    from utils.run.checkpoint import contents_told, load_checkpoint, refuse_older
     from utils.run.failures import failures_told
     from utils.run.log import RunLog
     from utils.run.results import write_results
@@ -67,6 +67,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
         raise UserError(f"{folder.path} has lost its last.pt; --overwrite starts anew, and removes best.pt")
     if args.resume and started:
         checkpoint = load_checkpoint(folder / "last.pt")
+        refuse_older(checkpoint)
         args = options.with_flags_of_run(args, checkpoint["flags"], folder.path)
     elif problem := options.contradiction(args):
         raise UserError(problem)

@@ -3,12 +3,14 @@
 Draws are made on the host, so they are the same numbers on every device, and travel there in one copy.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from utils.run.randomness import Draws
 from utils.run.transfer import to_device
@@ -163,13 +165,9 @@ class RandomResizedCrop(Transform):
         return np.column_stack((place, height, width)).astype(np.float32)
 
     def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        count, channels, height, width = images.shape
-        down = resize_weights(drawn[:, 0], drawn[:, 2], height, self.size)
-        across = resize_weights(drawn[:, 1], drawn[:, 3], width, self.size)
-        rows = images.permute(0, 2, 3, 1).reshape(count, height, -1).float()
-        rows = torch.bmm(down, rows).view(count, self.size, width, channels)
-        columns = rows.transpose(1, 2).reshape(count, width, -1)
-        columns = torch.bmm(across, columns).view(count, self.size, self.size, channels)
+        tops, lefts, heights, widths = drawn.unbind(1)
+        rows = resized(images.permute(0, 2, 3, 1).float(), tops, heights, self.size)  # [N, size, W, 3]
+        columns = resized(rows.transpose(1, 2), lefts, widths, self.size)  # [N, size, size, 3], x before y
         pixels = columns.transpose(1, 2).round().to(torch.uint8).contiguous()
         return pixels.permute(0, 3, 1, 2)
 
@@ -193,22 +191,33 @@ def sides(
     return np.sqrt(area / aspect), np.sqrt(area * aspect)
 
 
-def resize_weights(start: torch.Tensor, extent: torch.Tensor, length: int, size: int) -> torch.Tensor:
-    """How much each of `length` pixels counts in each of `size` when parts of a line are resized.
+def resized(lines: torch.Tensor, start: torch.Tensor, extent: torch.Tensor, size: int) -> torch.Tensor:
+    """Parts of `lines` [N, length, ...] along the second axis, resized: float32 [N, size, ...].
 
-    `start` and `extent` [N], in fractions of the line, are the parts. Returns [N, size, length] with rows of
-    sum 1: a triangle around the middle of the output pixel, as wide as two output pixels, or two pixels of
-    the line where those are wider, over the pixels of the part.
+    `start` and `extent` [N], in fractions of the length, are the parts. A result is a mean of the values in
+    its part whose weights are a triangle around its middle, as wide as two steps from one result to the next,
+    or as two values where those are wider.
     """
-    step = (extent * length / size)[:, None]  # pixels of the line for each of the output
-    places = torch.arange(size, device=start.device) + 0.5
-    middles = start[:, None] * length + places * step
-    pixels = torch.arange(length, device=start.device) + 0.5
-    weights = 1 - (pixels - middles[..., None]).abs() / step.clamp(min=1)[..., None]
+    count, length, *rest = lines.shape
+    step = (extent * length / size)[:, None, None]  # in values, which lie at 0.5, 1.5, ...
     first, last = (start * length)[:, None, None], ((start + extent) * length)[:, None, None]
-    inside = torch.minimum(pixels + 0.5, last) - torch.maximum(pixels - 0.5, first)  # how much of a pixel
-    weights = weights.clamp(min=0) * inside.clamp(0, 1)
-    return weights / weights.sum(2, keepdim=True)
+    middles = first + (torch.arange(size, device=lines.device)[:, None] + 0.5) * step
+    reach = step.clamp(min=1)
+    taps = torch.arange(2 * math.ceil(max(length / size, 1)) + 1, device=lines.device)
+    values = (middles - reach).floor() + taps  # [N, size, taps]
+    inside = torch.minimum(values + 1, last) - torch.maximum(values, first)  # how much of each is in the part
+    weights = (1 - (values + 0.5 - middles).abs() / reach).clamp(min=0) * inside.clamp(0, 1)
+    weights = weights / weights.sum(2, keepdim=True)
+    places = (
+        values.clamp(0, length - 1).long() + length * torch.arange(count, device=lines.device)[:, None, None]
+    )
+    bags = F.embedding_bag(
+        places.flatten(0, 1),
+        lines.flatten(2).flatten(0, 1),
+        mode="sum",
+        per_sample_weights=weights.flatten(0, 1),
+    )
+    return bags.view(count, size, *rest)
 
 
 def mapped_places(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:

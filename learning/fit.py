@@ -11,7 +11,7 @@ from tqdm import tqdm
 from learning.evaluator import Evaluation
 from learning.trainer import Totals, Trainer
 from utils.data.batches import Batch
-from utils.errors import Interrupted, RunFailed, UserError
+from utils.errors import Interrupted, RunFailed
 from utils.run.device import peak_memory_mb
 from utils.run.log import RunLog
 from utils.run.randomness import Draws
@@ -73,14 +73,7 @@ class Fit:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a `state_dict`, which may be from the middle of an epoch.
-
-        Raises `UserError` for one of a program that chose epochs by something else.
-        """
-        if state["best"] is not None and f"val_{self.accuracies[-1]}" not in state["best"]:
-            raise UserError(
-                "the run was begun by an older version, which weighed classes in another way; train it anew"
-            )
+        """Go on from a `state_dict`, which may be from the middle of an epoch."""
         self.trainer.load_state_dict(state)
         self.history = state["history"]
         self.best = state["best"]

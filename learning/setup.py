@@ -181,7 +181,7 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
         if args.cache != "off":
             print(
                 f"crops    from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels, "
-                f"which take {frame.size**2 * 3 * len(pool.files) / 1e9:.2g} GB more of {args.cache}"
+                f"beside the others {frame.size**2 * 3 * len(pool.files) / 1e9:.2g} GB of {args.cache}"
             )
         images = open_images(pool, frame, *stores)
         aspects = image_aspects(pool, frame, cache_folder(args), check)

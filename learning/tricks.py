@@ -24,7 +24,7 @@ def active_tricks(fit: Fit, views: int) -> dict[str, str]:
         **_of_network(trainer.network),
         "optimizer": _optimizer(trainer),
         "schedule": _schedule(fit),
-        "augmentation": ", ".join(map(str, trainer.augment.transforms.values())),
+        "augmentation": ", ".join(map(str, trainer.augment.transforms.values())) or "none",
         "loss": "cross-entropy, plain for validation and test images",
     }
     mixing, smoothing = trainer.mixing, trainer.criterion.keywords["smoothing"]

@@ -122,10 +122,10 @@ def test_a_step_does_not_make_the_host_wait(program, tmp_path):
         trainer = make_trainer(parts)
         batches = make_fit(parts, trainer, tmp_path, {}, None).batches_from(0)
         trainer.train_step(*next(batches))
-        images, labels = next(batches)
+        batch = next(batches)
         torch.cuda.set_sync_debug_mode("error")
         try:
-            trainer.train_step(images, labels)
+            trainer.train_step(*batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -12,7 +12,7 @@ from learning.fit import Fit
 from tests.test_trainer import CPU, NORMALISE, assert_same, make_trainer, random_batch
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
 from utils.data.images import StoredImages
-from utils.errors import Interrupted, RunFailed, UserError
+from utils.errors import Interrupted, RunFailed
 from utils.run.log import RunLog
 
 EPOCHS, BATCH, COUNT = 3, 8, 30
@@ -108,13 +108,6 @@ def test_with_class_weights_the_balanced_accuracy_chooses(balanced, best):
         assert row.get("val_balanced_accuracy") == (epoch.balanced_accuracy if balanced else None)
         assert improved == (row["epoch"] == 1 or row["epoch"] == best)
     assert [epoch.balanced_accuracy for epoch in epochs[:2]] == [50, pytest.approx(100 * (75 / 90 + 0.8) / 2)]
-
-
-def test_a_run_that_weighed_classes_in_another_way_is_not_gone_on_with():
-    recorder = Recorder()
-    make_fit(recorder).run()
-    with pytest.raises(UserError, match="older version, which weighed classes in another way"):
-        make_fit(Recorder(), balanced=True).load_state_dict(recorder.states["last.pt"])
 
 
 def test_it_goes_on_from_any_step_to_the_same_end():

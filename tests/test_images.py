@@ -281,14 +281,14 @@ def test_a_large_jpeg_keeps_twice_the_pixels_to_average(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_aspect_of_an_image_is_that_of_its_upright_pixels(tmp_path, orientation):
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
+def test_the_aspect_of_an_image_is_that_of_its_upright_pixels(tmp_path, kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = Image.new("RGB", (30, 20))
-    image.save(tmp_path / "image.jpg", exif=exif)
-    with Image.open(tmp_path / "image.jpg") as opened:
+    Image.new("RGB", (30, 20)).save(tmp_path / f"image.{kind}", exif=exif)
+    with Image.open(tmp_path / f"image.{kind}") as opened:
         width, height = ImageOps.exif_transpose(opened).size
-    assert aspect(tmp_path / "image.jpg") == width / height
+    assert aspect(tmp_path / f"image.{kind}") == width / height == (1.5 if orientation < 5 else 1 / 1.5)
 
 
 def test_the_aspects_are_measured_once_and_again_when_images_change(data, tmp_path, monkeypatch):
@@ -308,4 +308,22 @@ def test_the_aspects_are_measured_once_and_again_when_images_change(data, tmp_pa
     (damaged,) = cache.glob("*.aspects")
     damaged.write_bytes(b"")
     assert image_aspects(changed, frame, None, never).min() == 0.5
-    assert image_aspects(changed, frame, cache, never).min() == 0.5
+    for content in (b"", b"PK\3\4", b"text"):
+        damaged.write_bytes(content)
+        assert image_aspects(changed, frame, cache, never).min() == 0.5
+
+
+def test_two_runs_measure_beside_each_other(data, tmp_path):
+    """Each in a loop in which it forgets what was measured."""
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from utils.data.cache import image_aspects\nfrom utils.data.decode import Frame\n"
+        "from utils.data.folders import find_dataset\n"
+        "images, cache = find_dataset(Path(sys.argv[1]), seed=42).training_images(), Path(sys.argv[2])\n"
+        "for _ in range(30):\n"
+        "    image_aspects(images, Frame(16, fine=True), cache, lambda: None)\n"
+        "    [note.unlink(missing_ok=True) for note in cache.glob('*.aspects')]\n"
+    )
+    command = [sys.executable, "-c", code, str(data), str(tmp_path / "cache")]
+    runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]

@@ -223,3 +223,16 @@ def test_trivial_augment_draws_one_operation_of_any_strength(monkeypatch):
     strengths, counts = np.unique(np.round(30 * np.array(shares)), return_counts=True)
     assert strengths.tolist() == list(range(31))
     assert counts == pytest.approx(len(shares) / 31, abs=5 * np.sqrt(len(shares) / 31))
+
+
+def test_where_a_box_lies_has_nothing_to_do_with_which_operation_it_is(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "learning.randaugment.plan_operations",
+        lambda operations, amounts, places, *_: seen.append(places[operations == "Cutout"]) or {},
+    )
+    applied(RandAugment(1, 15), torch.zeros(4000, 3, 2, 2, dtype=torch.uint8))
+    (places,) = seen
+    assert places.mean(0) == pytest.approx([0.5, 0.5], abs=0.08)
+    assert places.std(0) == pytest.approx([12**-0.5] * 2, abs=0.05)
+    assert abs(np.corrcoef(places.T)[0, 1]) < 0.25

@@ -423,7 +423,7 @@ def test_a_rate_that_differs_from_the_default_is_told(tmp_path):
     made_up_run(tmp_path, "baseline", right(0.6, 0))
     made_up_run(tmp_path, "slow", right(0.6, 1), "--learning_rate", "0.01")
     evidence, _ = gather(tmp_path, None)
-    assert evidence.against_baseline[0].words == "SGD(0.01) instead of SGD(usual)"
+    assert evidence.against_baseline[0].words == "SGD(0.01) instead of SGD(0.1)"
     assert evidence.tricks.letters("slow") == "SGD(0.01)"
 
 
@@ -568,3 +568,35 @@ def test_what_seeds_the_numbers_speak_of_is_said(tmp_path, seeds, monkeypatch):
     monkeypatch.setattr(Axes, "set_xlabel", lambda self, label: labels.append(label))
     accuracies(evidence, tmp_path / "accuracies.png")
     assert ("for these trained networks only" in labels[0]) == (seeds == 1)
+
+
+def test_an_optimizer_with_its_own_rate_and_decay_is_one_trick(tmp_path):
+    runs = {
+        "baseline": (),
+        "adamw": ("--optimizer", "ADAMW"),
+        "decayed": ("--weight_decay", "0.05"),
+        "faster": ("--optimizer", "ADAMW", "--learning_rate", "0.01"),
+    }
+    for number, (name, flags) in enumerate(runs.items()):
+        made_up_run(tmp_path, name, right(0.6, number), *flags)
+    evidence, _ = gather(tmp_path, None)
+
+    def words(a, b):
+        return [evidence.tricks.in_words(trick, a, b) for trick in evidence.tricks.differences(a, b)]
+
+    assert words("adamw", "baseline") == ["ADAMW(0.001) instead of SGD"]
+    assert words("decayed", "baseline") == ["--weight_decay 0.05 instead of --weight_decay 0.0001"]
+    assert words("adamw", "decayed") == ["ADAMW(0.001) instead of SGD"]  # whose decay is the same number
+    assert words("faster", "adamw") == ["ADAMW(0.01) instead of ADAMW(0.001)"]
+
+
+def test_a_flag_that_a_run_is_too_old_for_counts_as_its_default(tmp_path):
+    made_up_run(tmp_path, "baseline", right(0.6, 0))
+    about = json.loads((tmp_path / "baseline/args.json").read_text())
+    del about["flags"]["flip"]
+    write_json(tmp_path / "baseline/args.json", about)
+    made_up_run(tmp_path, "unflipped", right(0.6, 1), "--flip", "none")
+    made_up_run(tmp_path, "plain", right(0.6, 2), "--seed", "42")
+    evidence, _ = gather(tmp_path, "baseline")
+    words = {found.pairs[0][0]: found.words for found in evidence.against_baseline}
+    assert words == {"unflipped": "--flip none instead of --flip horizontal", "plain": "nothing"}

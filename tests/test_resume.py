@@ -4,8 +4,9 @@ import os
 import signal
 
 import pytest
+import torch
 
-from tests.conftest import TRICKED
+from tests.conftest import SMALL, TRICKED
 from tests.disturbed import CACHE, WORKERS, finish, load, wait_for
 
 
@@ -43,3 +44,18 @@ def test_a_signal_before_the_training_leaves_nothing_and_says_so(program, tmp_pa
     assert err.count("\n") == 1
     run = program.run("run")
     assert not run.exists() or (run / "last.pt").exists()
+
+
+def test_a_run_of_an_older_version_is_not_gone_on_with_but_evaluated(program, capsys):
+    """Its steps drew otherwise: what would come of it is no run of either version."""
+    assert program("run", *SMALL) == 0
+    for name in ("last.pt", "best.pt"):
+        path = program.run("run") / name
+        torch.save({**torch.load(path, weights_only=True), "format": 1}, path)
+    (program.run("run") / "result.json").unlink()
+    capsys.readouterr()
+    assert program("run", "--resume") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "older version" in err
+    assert program("run", "--evaluate") == 0

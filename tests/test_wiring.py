@@ -1,11 +1,13 @@
 """What flags become: the objects that a run is made of, and what each split is used for."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from learning.augment import Flip, RandomErasing, RandomResizedCrop, VerticalFlip
 from learning.mixing import Mixing
@@ -191,13 +193,66 @@ def test_each_training_image_is_trained_on_once_an_epoch_and_no_other(built):
     assert seen[65:] != first  # another order
 
 
-def test_random_crops_are_taken_of_squeezed_training_images_and_nothing_else_is(built):
-    parts, _, fit = built("--crop", "random", "--frame_size", "50")
-    assert parts.loader.source.pixels.shape == (131, 37, 37, 3)  # 8/7 of 32
-    assert parts.training_loader.source.pixels.shape == (65, 50, 50, 3)
-    images, _, _ = next(fit.batches_from(0))
-    assert images.shape == (13, 3, 50, 50)
-    parts, _, _ = built("--crop", "center")
+@pytest.fixture(scope="module")
+def shaped(tmp_path_factory):
+    """Images of one colour each, by which they are known, and of many shapes."""
+    root, rng = tmp_path_factory.mktemp("shaped"), np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 3)):
+        for label, name in enumerate(("a", "b")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                width, height = rng.integers(20, 90, 2)
+                image = Image.new("RGB", (width, height), (10 * number, 100 * label, 50 * (split == "test")))
+                image.save(root / split / name / f"{number:02d}.png")
+    return root
+
+
+def test_random_crops_are_taken_of_squeezed_training_images_in_their_own_proportions(shaped, monkeypatch):
+    folders = ("--data_dir", str(shaped), "--cache_dir", str(shaped / "cache"))
+    flags = ("--crop", "random", "--cache", "disk")
+    args = parse_args(["--checkpoint_name", "x", *folders, *SMALL, *flags])
+    parts = assemble(args, None, lambda: None)
+    trainer = make_trainer(parts)
+    log = SimpleNamespace(images=lambda pixels: None, interval=lambda *values: None)
+    fit = make_fit(parts, trainer, shaped, {}, log)
+    assert parts.loader.source.pixels.shape == (46, 37, 37, 3)  # 8/7 of 32
+    assert parts.training_loader.source.pixels.shape == (40, 64, 64, 3)  # twice 32, of training images alone
+    seen = []
+    draw = trainer.augment.draw
+
+    def note(draws, shape):
+        seen.append(shape)
+        return draw(draws, shape)
+
+    monkeypatch.setattr(trainer.augment, "draw", note)
+    expected = []
+    for images, labels, aspects in fit.batches_from(0):
+        for image, label, aspect in zip(images, labels.tolist(), aspects, strict=True):
+            number = round(image[0].float().mean().item() / 10)
+            with Image.open(shaped / "train" / "ab"[label] / f"{number:02d}.png") as file:
+                assert aspect == file.width / file.height
+            assert image[1].float().mean() == 100 * label
+        expected.append(aspects)
+    fit._train_to_end_of_epoch(fit.batches_from(0))
+    assert all(
+        np.array_equal(shape.aspects, aspects) for shape, aspects in zip(seen[1:], expected, strict=False)
+    )
+    assert np.array_equal(seen[0].aspects, expected[0])  # of the picture of augmented images
+    assert len(seen) == 1 + parts.steps_per_epoch
+
+
+def test_frames_for_random_crops_are_resized_finely_and_as_large_as_told(place):
+    def frames(*flags):
+        folders = ("--data_dir", str(place), "--cache", "ram")
+        args = parse_args(["--checkpoint_name", "x", *folders, *SMALL, "--crop", *flags])
+        parts = assemble(args, None, lambda: None)
+        return parts, parts.training_loader.source.pixels
+
+    parts, pixels = frames("random", "--frame_size", "50")
+    with Image.open(place / parts.dataset.files[0]) as file:
+        expected = np.asarray(file.convert("RGB").resize((50, 50), Image.Resampling.BICUBIC))
+    assert np.array_equal(pixels[0], expected)
+    parts, _ = frames("center")
     assert parts.training_loader is parts.loader
 
 
@@ -275,3 +330,10 @@ def test_what_random_layers_drop_depends_on_an_images_place_in_the_whole_batch(b
         used = torch.cat([found for number, found in seen if number == id(layer)])
         assert torch.equal(used, factors)
         assert layer.factors is None  # so that nothing is used twice
+
+
+def test_no_two_random_layers_drop_the_same(built):
+    _, trainer, _ = built("--drop_path", "0.5", "--dropout", "0.5")
+    layers = trainer._draw_layers(Draws(1, 2), 64)
+    dropped = [factors.reshape(64, -1)[:, 0] == 0 for factors in layers]
+    assert len({tuple(images) for images in dropped}) == len(dropped) > 5

@@ -57,10 +57,11 @@ def unreadable_images(
     except (OSError, ValueError):  # there is none, or it is damaged
         pass
     found = _decode_all(dataset, frame, lambda index, pixels: None, check)
-    for outdated in folder.glob(f"{glob.escape(series)}-*.unreadable.json"):
-        outdated.unlink()
-    if all(error.lasting for error in found.values()):  # else it may be read next time
-        write_json(note, sorted(found))
+    with _locked(folder / f"{series}.lock", check):
+        for outdated in folder.glob(f"{glob.escape(series)}-*.unreadable.json"):
+            outdated.unlink()
+        if all(error.lasting for error in found.values()):  # else it may be read next time
+            write_json(note, sorted(found))
     return sorted(found)
 
 
@@ -74,23 +75,28 @@ def image_aspects(
     """
     series = _series(dataset, frame)
     note = folder and folder / f"{series}-{fingerprint(dataset, frame)[:16]}.aspects"
-    if note:
-        try:
-            found = np.load(note)
-            if found.shape == (len(dataset.files),) and found.dtype == float and (found > 0).all():
-                return found
-        except (OSError, ValueError, EOFError):  # there are none, or they are damaged
-            pass
+    known = note and _aspects(note, len(dataset.files))
+    if known is not None:
+        return known
     found = np.empty(len(dataset.files))
-    unreadable = _of_all(dataset, aspect, found.__setitem__, check, "measuring images once")
-    _refuse(unreadable, len(dataset.files))
+    _refuse(_of_all(dataset, aspect, found.__setitem__, check, "measuring images once"), len(found))
     if note:
         note.parent.mkdir(parents=True, exist_ok=True)
-        for outdated in note.parent.glob(f"{glob.escape(series)}-*.aspects"):
-            outdated.unlink()
-        with replacing(note) as file:
-            np.save(file, found)
+        with _locked(note.with_name(f"{series}.lock"), check):
+            for outdated in note.parent.glob(f"{glob.escape(series)}-*.aspects"):
+                outdated.unlink()
+            with replacing(note) as file:
+                np.save(file, found)
     return found
+
+
+def _aspects(note: Path, count: int) -> np.ndarray | None:
+    """The aspects in a file, or None if there is none or it is not what its name says."""
+    try:
+        found = np.load(note)
+        return found if found.shape == (count,) and found.dtype == float and (found > 0).all() else None
+    except Exception:  # whatever is wrong with the file, the answer is to measure again
+        return None
 
 
 def _names(note: Path) -> list[str]:

@@ -104,10 +104,11 @@ def default_flags(epochs: int) -> dict:
 
 def settings(flags: Mapping[str, Any], teacher: str | None) -> dict:
     """What makes a run another experiment."""
-    plain = default_flags(flags["epochs"]) | options.OWN_DEFAULTS[flags["optimizer"]]
+    default = default_flags(flags["epochs"])
+    plain = default | options.OWN_DEFAULTS[flags["optimizer"]]
     return {
         name: value
-        for name, value in settings_of(flags, plain, teacher).items()
+        for name, value in settings_of(default | flags, plain, teacher).items()  # flags younger than the run
         if name == "teacher" or name not in NOT_OF_EXPERIMENT
     }
 

@@ -58,6 +58,15 @@ TRICKS = (
 )
 
 
+class OwnDefault(float):
+    """What an optimizer has by default: equal to the same number, and to what another one has by default."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OwnDefault) or super().__eq__(other)
+
+    __hash__ = float.__hash__
+
+
 def settings_of(
     flags: Mapping[str, Any], plain: Mapping[str, Any], teacher: str | None = None
 ) -> dict[str, Any]:
@@ -71,7 +80,7 @@ def settings_of(
     settings = dict(flags)
     for name in ("learning_rate", "weight_decay"):
         if settings[name] == plain[name]:
-            settings[name] = "usual"
+            settings[name] = OwnDefault(settings[name])
     decay, warmup, milestones = (settings.pop(name) for name in ("decay_type", "warmup_epochs", "milestones"))
     usual_warmup = "usual" if warmup == plain["warmup_epochs"] else warmup
     settings["warm-up"] = None if decay == "step" else usual_warmup

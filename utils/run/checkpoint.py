@@ -12,7 +12,7 @@ from utils.errors import UserError
 from utils.run.failures import is_out_of_memory
 from utils.run.files import Record, replacing
 
-FORMAT = 1
+FORMAT = 2  # raised when a run of the version before cannot be gone on with; its weights still load
 FOLDER = 0x10  # the attribute of a zip's record that marks one
 
 
@@ -54,6 +54,15 @@ def load_checkpoint(path: Path) -> Record:
     if content["format"] > FORMAT:
         raise UserError(f"{path} was written by a newer version of this program; update, or train anew")
     return Record(path, content)
+
+
+def refuse_older(checkpoint: Record) -> None:
+    """Raise `UserError` for a checkpoint of a version whose steps were others."""
+    if checkpoint["format"] < FORMAT:
+        raise UserError(
+            f"{checkpoint.path} was begun by an older version, whose steps were others; finish it there, or "
+            "train anew with --overwrite (--evaluate still works)"
+        )
 
 
 @contextmanager
