@@ -311,6 +311,10 @@ def test_the_aspects_are_measured_once_and_again_when_images_change(data, tmp_pa
     for content in (b"", b"PK\3\4", b"text"):
         damaged.write_bytes(content)
         assert image_aspects(changed, frame, cache, never).min() == 0.5
+    for wrong in (np.ones(3), np.ones(12, np.float32), np.zeros(12)):
+        with damaged.open("wb") as file:
+            np.save(file, wrong)
+        assert image_aspects(changed, frame, cache, never).min() == 0.5
 
 
 def test_two_runs_measure_beside_each_other(data, tmp_path):
