@@ -331,3 +331,11 @@ def test_two_runs_measure_beside_each_other(data, tmp_path):
     command = [sys.executable, "-c", code, str(data), str(tmp_path / "cache")]
     runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
+
+
+def test_the_disk_space_that_is_taken_is_that_of_the_file(data, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("os.posix_fallocate", lambda descriptor, start, length: taken.append(length))
+    build(data, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*.npy")
+    assert taken == [path.stat().st_size]
