@@ -69,10 +69,7 @@ def effects(evidence: Evidence, path: Path) -> None:
             for effect in found
         ],
     )
-    axes.set_xlabel(
-        "Difference in test accuracy (points), with 95 % intervals\n"
-        "filled: it helps or hurts, after correction for all that was compared"
-    )
+    axes.set_xlabel("Difference in test accuracy (points)\n95 % intervals; filled: helps or hurts")
     save(figure, path)
 
 
