@@ -278,6 +278,10 @@ def test_a_large_jpeg_keeps_twice_the_pixels_to_average(tmp_path):
         small.draft("RGB", (128, 128))
         assert small.size == (128, 128)
         assert error < 0.4 * np.abs(np.asarray(small) - expected).mean()
+    with Image.open(tmp_path / "large.jpg") as half:
+        half.draft("RGB", (256, 256))
+        quick = np.asarray(half.convert("RGB").resize((128, 128), Image.Resampling.BILINEAR))
+    assert np.array_equal(decode(tmp_path / "large.jpg", Frame(128)), quick)  # and no more than twice
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

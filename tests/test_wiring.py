@@ -207,7 +207,7 @@ def shaped(tmp_path_factory):
     return root
 
 
-def test_random_crops_are_taken_of_squeezed_training_images_in_their_own_proportions(shaped, monkeypatch):
+def test_random_crops_are_of_squeezed_training_images_in_their_own_proportions(shaped, monkeypatch, capsys):
     folders = ("--data_dir", str(shaped), "--cache_dir", str(shaped / "cache"))
     flags = ("--crop", "random", "--cache", "disk")
     args = parse_args(["--checkpoint_name", "x", *folders, *SMALL, *flags])
@@ -217,6 +217,10 @@ def test_random_crops_are_taken_of_squeezed_training_images_in_their_own_proport
     fit = make_fit(parts, trainer, shaped, {}, log)
     assert parts.loader.source.pixels.shape == (46, 37, 37, 3)  # 8/7 of 32
     assert parts.training_loader.source.pixels.shape == (40, 64, 64, 3)  # twice 32, of training images alone
+    assert (
+        "40 images squeezed to 64 x 64 pixels, beside the others 0.00049 GB of disk"
+        in capsys.readouterr().out
+    )
     seen = []
     draw = trainer.augment.draw
 
