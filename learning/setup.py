@@ -14,17 +14,8 @@ import PIL
 import torch
 from torch import nn
 
-from learning.augment import (
-    Augment,
-    CenterCrop,
-    Flip,
-    Normalise,
-    RandomErasing,
-    RandomResizedCrop,
-    Transform,
-    VerticalFlip,
-    center_crop,
-)
+from learning.augment import Augment, Flip, Normalise, RandomErasing, Transform, VerticalFlip
+from learning.crop import CenterCrop, RandomResizedCrop, center_crop
 from learning.evaluator import Evaluation, View, evaluate
 from learning.fit import Fit
 from learning.loss import balanced_class_weights, soft_cross_entropy
@@ -64,7 +55,7 @@ Check = Callable[[], None]
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
 NAMES_SHOWN = 20
 CROP_MARGIN = 8 / 7  # images are stored so much larger than a crop, as 256 pixels for crops of 224
-FRAME_SIZE = 2  # and those that --crop random draws from, so that small parts have pixels enough
+FRAME_FACTOR = 2  # and those that --crop random draws from, so that small parts have pixels enough
 
 
 @dataclass
@@ -177,7 +168,7 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
     training_loader = loader
     if args.crop == "random" and not args.evaluate:
         pool = dataset.training_images()
-        frame = Frame(args.frame_size or FRAME_SIZE * args.image_size, fine=True)
+        frame = Frame(args.frame_size or FRAME_FACTOR * args.image_size, fine=True)
         if args.cache != "off":
             print(
                 f"crops    from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels, "

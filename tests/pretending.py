@@ -356,6 +356,7 @@ def answer(do: str, argv: list[str], plant: str = "", stop_at: int = 0, capabili
     and where they are, the `error` that ended it, and what was counted in the last step.
     """
     watch.__init__()
+    utils.data.batches.copy_stream.cache_clear()  # each run has its own, as in a process of its own
     watch.stop_at, watch.capability = stop_at, tuple(capability)
     printed, error, code = io.StringIO(), "", 0
     try:

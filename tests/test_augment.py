@@ -1,4 +1,4 @@
-"""learning/augment.py."""
+"""learning/augment.py and crop.py."""
 
 import os
 from pathlib import Path
@@ -13,17 +13,15 @@ from PIL import Image
 
 from learning.augment import (
     Augment,
-    CenterCrop,
     Flip,
     Normalise,
     RandomErasing,
-    RandomResizedCrop,
     Shape,
     Transform,
     VerticalFlip,
-    center_crop,
     mapped_places,
 )
+from learning.crop import CenterCrop, RandomResizedCrop, center_crop
 from learning.randaugment import RandAugment, TrivialAugment
 from tests.conftest import applied
 from utils.data.decode import Frame, aspect, decode

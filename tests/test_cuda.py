@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning.augment import Augment, Flip, Normalise, RandomErasing, RandomResizedCrop
+from learning.augment import Augment, Flip, Normalise, RandomErasing
+from learning.crop import RandomResizedCrop
 from learning.randaugment import RandAugment
 from learning.setup import assemble, make_fit, make_trainer
 from network.evonorm import EvoNormB0, EvoNormS0

@@ -24,7 +24,7 @@ def random_evonorm(layer):
     return layer
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (20, 20), (116, 29)])
+@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (20, 20), (116, 29), (66, 22)])
 def test_evonorm_s0_is_its_equation(channels, groups):
     layer = random_evonorm(EvoNormS0(channels, nn.ReLU()))
     images = torch.randn(3, channels, 5, 6)

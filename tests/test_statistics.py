@@ -39,9 +39,9 @@ def pair(rng, images, gain, loss):
 
 
 def limit(count, of):
-    """The 99 % limit of a share of which `count` of `of` were counted: upper, or of few studies lower."""
+    """A share of which `count` of `of` were counted, and of many studies its upper 99 % limit."""
     error = 2.326 * math.sqrt(max(count, 1) / of * (1 - count / of) / of)
-    return count / of + (error if of >= 20_000 else -error)
+    return count / of + error * (of >= 20_000)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,10 @@ def test_several_seeds_without_an_effect_raise_few_false_alarms(seeds, spreads, 
 
     Other experiments of a study have no part in a comparison, so their number has none.
     """
-    alarms, missed = counted(STUDIES, seeds, spreads, images, [1, seeds, images])
-    assert limit(alarms, STUDIES) <= 0.065
+    # The grid has more, since luck moves a share of 5.5 % by 0.7 % in a thousand.
+    studies = STUDIES if (seeds, spreads, images) in CELLS else max(STUDIES, 4000)
+    alarms, missed = counted(studies, seeds, spreads, images, [1, seeds, images])
+    assert limit(alarms, studies) <= 0.065
     assert missed == alarms
 
 

@@ -1,6 +1,5 @@
 """What flags become: the objects that a run is made of, and what each split is used for."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from learning.augment import Flip, RandomErasing, RandomResizedCrop, VerticalFlip
+from learning.augment import Flip, RandomErasing, VerticalFlip
+from learning.crop import RandomResizedCrop
 from learning.mixing import Mixing
 from learning.randaugment import RandAugment, TrivialAugment
 from learning.setup import assemble, make_fit, make_trainer
@@ -293,22 +293,12 @@ def alike(first, second) -> bool:
 
 
 def test_every_kind_of_draw_is_another_at_the_next_step_and_with_another_seed_and_repeats(built):
-    flags = (
-        "--randaugment",
-        "--random_erasing",
-        "0.5",
-        "--mixup",
-        "0.2",
-        "--drop_path",
-        "0.5",
-        "--dropout",
-        "0.5",
-    )
+    shares = ("--random_erasing", "0.5", "--mixup", "0.2", "--drop_path", "0.5", "--dropout", "0.5")
+    flags = ("--randaugment", *shares)
     _, trainer, _ = built(*flags)
     _, other, _ = built(*flags, "--seed", "7")
-    first, second, again, of_another = (
-        drawn_at(3, trainer), drawn_at(4, trainer), drawn_at(3, trainer), drawn_at(3, other)
-    )  # fmt: skip
+    first, second, again = (drawn_at(step, trainer) for step in (3, 4, 3))
+    of_another = drawn_at(3, other)
     assert first.keys() == {"augmentation", "layers", "mixing"}
     for kind in first:
         assert alike(first[kind], again[kind]), kind
@@ -327,11 +317,10 @@ def test_what_random_layers_drop_depends_on_an_images_place_in_the_whole_batch(b
         assert np.array_equal(few, all_of_them[:3])
     seen = []
     for layer in parts.random_layers:
-        layer.register_forward_pre_hook(partial(lambda number, module, args: seen.append(
-            (number, module.factors.clone())), id(layer)))  # fmt: skip
+        layer.register_forward_pre_hook(lambda module, args: seen.append((module, module.factors.clone())))
     expected = drawn_at(5, parts)["layers"]
     for layer, factors in zip(parts.random_layers, expected, strict=True):
-        used = torch.cat([found for number, found in seen if number == id(layer)])
+        used = torch.cat([found for module, found in seen if module is layer])
         assert torch.equal(used, factors)
         assert layer.factors is None  # so that nothing is used twice
 

@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ def unreadable_images(
     """
     if folder is None:
         return sorted(_decode_all(dataset, frame, lambda index, pixels: None, check))
-    folder.mkdir(parents=True, exist_ok=True)
     series = _series(dataset, frame)
     note = folder / f"{series}-{fingerprint(dataset, frame)[:16]}.unreadable.json"
     try:
@@ -57,9 +57,7 @@ def unreadable_images(
     except (OSError, ValueError):  # there is none, or it is damaged
         pass
     found = _decode_all(dataset, frame, lambda index, pixels: None, check)
-    with _locked(folder / f"{series}.lock", check):
-        for outdated in folder.glob(f"{glob.escape(series)}-*.unreadable.json"):
-            outdated.unlink()
+    with _instead_of_older(note, series, check):
         if all(error.lasting for error in found.values()):  # else it may be read next time
             write_json(note, sorted(found))
     return sorted(found)
@@ -81,12 +79,8 @@ def image_aspects(
     found = np.empty(len(dataset.files))
     _refuse(_of_all(dataset, aspect, found.__setitem__, check, "measuring images once"), len(found))
     if note:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(note.with_name(f"{series}.lock"), check):
-            for outdated in note.parent.glob(f"{glob.escape(series)}-*.aspects"):
-                outdated.unlink()
-            with replacing(note) as file:
-                np.save(file, found)
+        with _instead_of_older(note, series, check), replacing(note) as file:
+            np.save(file, found)
     return found
 
 
@@ -97,6 +91,16 @@ def _aspects(note: Path, count: int) -> np.ndarray | None:
         return found if found.shape == (count,) and found.dtype == float and (found > 0).all() else None
     except Exception:  # whatever is wrong with the file, the answer is to measure again
         return None
+
+
+@contextmanager
+def _instead_of_older(note: Path, series: str, check: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a series, in which the notes of this kind on images as they were are gone."""
+    note.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(note.with_name(f"{series}.lock"), check):
+        for outdated in note.parent.glob(f"{glob.escape(series)}-*.{note.name.split('.', 1)[1]}"):
+            outdated.unlink()
+        yield
 
 
 def _names(note: Path) -> list[str]:

@@ -106,10 +106,12 @@ def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
 
     Of two experiments with one seed p is McNemar's exact one.
     """
-    x = 100 * (a.astype(float) - b)
+    sides = 100.0 * a, 100.0 * b
+    x = sides[0] - sides[1]
     if not x.any():
-        return Estimate(0.0, 0.0, 0.0, Spread(*x.shape[::-1], 0.0), p=1.0)
-    spread = _spread(x, (100.0 * a, 100.0 * b))
+        seeds, images = x.shape
+        return Estimate(0.0, 0.0, 0.0, Spread(images, seeds, image=0.0), p=1.0)
+    spread = _spread(x, sides)
     mean, reach = x.mean(), spread.reach()
     if not reach or (len(a) == 1 and a.dtype == b.dtype == bool):
         p = mcnemar(a[0], b[0])
@@ -129,7 +131,8 @@ def accuracy(right: np.ndarray) -> Accuracy:
     q is at least that of 2 n S independent images, since seeds that are equally good by luck say nothing,
     and where no image is wrong, or none right, that of n images: z^2 / n.
     """
-    spread = _spread(100.0 * right, (100.0 * right,))
+    x = 100.0 * right
+    spread = _spread(x, (x,))
     mean, reach, room = right.mean(), spread.reach(careful=False) / 100, right.mean() * (1 - right.mean())
     of_one = student_quantile(1 - LEVEL / 2, math.inf) ** 2
     q = max(reach**2 / room, of_one / (2 * right.size)) if room else of_one / right.shape[1]

@@ -70,12 +70,13 @@ class OwnDefault(float):
 def settings_of(
     flags: Mapping[str, Any], plain: Mapping[str, Any], teacher: str | None = None
 ) -> dict[str, Any]:
-    """The flags of a run as things that can be set apart from each other; `plain` are the
-    defaults, of the optimizer its own.
+    """The flags of a run as things that can be set apart from each other; `plain` are the defaults, those of
+    its optimizer among them.
 
     A schedule may have two tricks, warm-up and cosine decay, whose times matter where they are not those
-    that follow from the epochs, and an optimizer learning rate and weight decay, where they are not its own
-    defaults; weights are from scratch, ImageNet's or a file's; a `teacher` is known by its fingerprint.
+    that follow from the epochs; the learning rate and the weight decay matter where they are not the
+    optimizer's own; weights are from scratch, ImageNet's or a file's; a `teacher` is known by its
+    fingerprint.
     """
     settings = dict(flags)
     for name in ("learning_rate", "weight_decay"):

@@ -60,8 +60,8 @@ def refuse_older(checkpoint: Record) -> None:
     """Raise `UserError` for a checkpoint of a version whose steps were others."""
     if checkpoint["format"] < FORMAT:
         raise UserError(
-            f"{checkpoint.path} was begun by an older version, whose steps were others; finish it there, or "
-            "train anew with --overwrite (--evaluate still works)"
+            f"{checkpoint.path} was begun by an older version, whose training steps differ; finish it there, "
+            "or train anew with --overwrite (--evaluate still works)"
         )
 
 
