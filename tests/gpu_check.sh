@@ -3,7 +3,7 @@
 #
 #     bash tests/gpu_check.sh [PART ...]      without parts, all of them
 #
-#     tests      (5 minutes) tests/test_cuda.py: equal bits, no waits, memory that stays, EvoNorm's peak, two runs at once
+#     tests      (2 minutes) tests/test_cuda.py: equal bits, no waits, memory that stays, EvoNorm's peak, two runs at once
 #     demo       the README's first run
 #     speed      beside the usual loops, in both memory orders, at 224 and 256 pixels (12 minutes)
 #     compile    the same with --compile, and how long it takes to compile at first and again
@@ -32,7 +32,7 @@ card() {
     date +%F
 }
 
-part_tests() { "$python" -m pytest tests/test_cuda.py -v -p no:cacheprovider; }
+part_tests() { "$python" -m pytest tests/test_cuda.py -v -n 4 -p no:cacheprovider; }
 
 part_demo() {
     "$python" main.py --demo --device "$device" --checkpoint_dir "$out/runs" --overwrite

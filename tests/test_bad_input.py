@@ -216,6 +216,13 @@ def test_only_the_same_bytes_in_other_splits_are_leaks(data):
     assert leaks(find_dataset(data, seed=42)) == []
 
 
+def test_a_file_that_cannot_be_read_hides_no_leak(data):
+    shutil.copy(data / "train/plain/000.png", data / "test/plain/copy.png")
+    dataset = find_dataset(data, seed=42)
+    (data / "train/circle/000.png").unlink()  # the first of all, before the two
+    assert leaks(dataset) == [("train/plain/000.png", "test/plain/copy.png")]
+
+
 NAMES = (
     "with spaces.png",
     "quote'\".png",

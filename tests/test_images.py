@@ -74,7 +74,7 @@ def test_what_is_no_image_is_named(tmp_path, content):
 def test_the_cache_holds_what_decoding_gives(data, tmp_path):
     dataset = find_dataset(data, seed=42)
     expected = np.stack([decode(data / name, Frame(16)) for name in dataset.files])
-    assert np.array_equal(build(data, tmp_path / "cache"), expected)
+    assert np.array_equal(build(data, tmp_path / "new" / "cache"), expected)
     assert np.array_equal(decoded_in_memory(dataset, Frame(16), never), expected)
 
 
@@ -297,7 +297,7 @@ def test_the_aspect_of_an_image_is_that_of_its_upright_pixels(tmp_path, kind, or
 
 def test_the_aspects_are_measured_once_and_again_when_images_change(data, tmp_path, monkeypatch):
     Image.new("RGB", (40, 20)).save(data / "train/plain/000.png")
-    cache, frame = tmp_path / "cache", Frame(16, fine=True)
+    cache, frame = tmp_path / "new" / "cache", Frame(16, fine=True)
     images = find_dataset(data, seed=42).training_images()
     found = image_aspects(images, frame, cache, never)
     assert found.tolist() == [2.0 if name == "plain/000.png" else 1.0 for name in images.files]

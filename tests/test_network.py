@@ -276,7 +276,23 @@ def test_lite_pads_as_tensorflow_does():
     line = torch.arange(1.0, 6).expand(1, 1, 5, 5)
     # Columns (- 1 2), (2 3 4), (4 5 -), two rows at the border and three inside.
     assert layer(line)[0, 0, 1].tolist() == [9, 27, 27]
-    assert SameConv2d(1, 1, 5, stride=2)(torch.zeros(1, 1, 7, 10)).shape == (1, 1, 4, 5)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [4, 5, 6, 7, 10])
+def test_same_padding_by_hand(kernel, stride, size):
+    """The windows of the outputs together, ceil(size / stride) of them, have their middle in the image's."""
+    layer = SameConv2d(1, 1, kernel, stride, bias=False)
+    nn.init.ones_(layer.weight)
+    image = 10.0 ** torch.arange(size, dtype=torch.double) * torch.eye(size, dtype=torch.double)
+    counts = -(-size // stride)
+    before = max((counts - 1) * stride + kernel - size, 0) // 2
+    windows = [range(i * stride - before, i * stride - before + kernel) for i in range(counts)]
+    expected = [
+        [sum(10**x for x in {*row} & {*column} & {*range(size)}) for column in windows] for row in windows
+    ]
+    assert layer.double()(image[None, None])[0, 0].tolist() == expected
 
 
 def test_lite_equals_its_reference():

@@ -21,6 +21,7 @@ from tests.conftest import applied
 from utils.run.transfer import to_device
 
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+WHOLE = ("Equalize", "Invert", "Posterize", "Solarize", "SolarizeAdd", "Cutout")  # computed in whole numbers
 
 
 def operate(images, operations, amounts, places) -> torch.Tensor:
@@ -105,7 +106,7 @@ def test_each_operation_is_pillows(name, share, size):
             # Pillow works with 16 bits of a pixel: a border pixel can fall on the other side.
             assert (difference > 2).mean() < 0.01
         else:
-            assert difference.max() <= 1
+            assert difference.max() <= (name not in WHOLE)
 
 
 def test_images_of_a_batch_are_treated_apart():

@@ -147,6 +147,8 @@ def test_the_reach_of_an_interval_by_hand():
     spread = Spread(images=101, seeds=3, image=2.0, seed=3.0, rest=0.5, freedom=4)
     z, t = 1.98397, 2.77645  # of Student's tables, for 100 and 4 degrees of freedom
     assert spread.reach() == pytest.approx((2 * z + 3 * t) / math.sqrt(5), rel=1e-3)
+    of_one = 0.4**0.75 * z + (1 - 0.4**0.75) * t
+    assert spread.reach(careful=False) == pytest.approx(of_one * math.sqrt(5), rel=1e-3)
     # Seeds that differ less than the images explain do not make it surer than the images do.
     lucky = Spread(images=101, seeds=3, image=2.0, seed=0.01, rest=3.0, freedom=4)
     assert lucky.reach() == pytest.approx(z * math.sqrt(5), rel=1e-3)

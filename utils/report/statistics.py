@@ -52,14 +52,16 @@ class Spread:
     def reach(self, level: float = LEVEL, careful: bool = True) -> float:
         """How far the interval that covers 1 - `level` reaches to each side.
 
-        If `careful`, no less than it would without what seeds add beyond the rest.
+        If `careful`, as a difference must be, no less than it would without what seeds add beyond the rest.
+        Else V / (V + B), the part of z, is raised to 3/4: with Cochran's up to 97.5 % of intervals of single
+        accuracies cover, with 1/2 down to 92 %.
         """
         variance = self.image + self.seed
         of_images = student_quantile(1 - level / 2, max(self.images - 1, 1))
         of_seeds = student_quantile(1 - level / 2, self.freedom) if self.seed else 0.0
-        least = of_images * math.sqrt(self.image + self.rest) if careful else 0.0
-        both = (self.image * of_images + self.seed * of_seeds) / math.sqrt(variance) if variance else 0.0
-        return max(both, least)
+        share = (self.image / variance) ** (1 if careful else 0.75) if variance else 1.0
+        both = math.sqrt(variance) * (share * of_images + (1 - share) * of_seeds)
+        return max(both, of_images * math.sqrt(self.image + self.rest) if careful else 0.0)
 
     def shows(self, effect: float) -> bool:
         """Whether a true `effect` is found at LEVEL with probability POWER."""
