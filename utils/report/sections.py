@@ -111,7 +111,10 @@ def _accuracies(evidence: Evidence) -> Section:
     legend = ", ".join(f"{short} = {name}" for short, name in evidence.tricks.legend().items())
     text = ["Of the epoch that validated best; mean ± standard deviation over the seeds."]
     if len(accuracies) > 2:
-        text.append("Balanced: the mean over classes, by which runs with class weights choose their epoch.")
+        text.append(
+            "Balanced: the mean over classes, by which runs with class weights choose their epoch. The best "
+            "experiment and all comparisons go by the accuracy over all images."
+        )
     text += [f"{legend}."] if legend else []
     pictures = {
         "accuracies.png": "Test accuracy of each experiment, with 95 % intervals",
