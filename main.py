@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import options
+import tricks
 from network import WeightsError
 from utils.errors import Interrupted, RunFailed, UserError, explain
 from utils.run.files import read_json, write_json
@@ -53,7 +54,6 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
         folder.refuse_another_run()
 
     from learning.setup import assemble, make_fit, make_trainer
-    from learning.tricks import active_tricks, lines
     from utils.run.checkpoint import contents_told, load_checkpoint, refuse_older
     from utils.run.failures import failures_told
     from utils.run.log import RunLog
@@ -87,13 +87,13 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
             first_step = checkpoint["step"] if checkpoint else None
             with RunLog(folder.path, args.epochs, first_step) as log:
                 fit = make_fit(parts, trainer, folder, about, log)
-                tricks = active_tricks(fit, views=len(parts.views))
-                print(lines(tricks))
+                in_effect = tricks.in_effect(tricks.Built(fit, len(parts.views)))
+                print(tricks.lines(in_effect))
                 if checkpoint:
                     with contents_told(folder / "last.pt"):
                         fit.load_state_dict(checkpoint)
                 else:
-                    write_json(folder / "args.json", {**about, "tricks": tricks})
+                    write_json(folder / "args.json", {**about, "tricks": in_effect})
                 fit.run()
             last = parts.evaluate(parts.network, "test")
             best = load_checkpoint(folder / "best.pt")

@@ -1,5 +1,7 @@
 """The training losses, one number for each image."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
@@ -13,6 +15,16 @@ def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: f
     distribution over all K classes, the right one included, is mixed in.
     """
     return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """`soft_cross_entropy` with so much smoothing."""
+
+    smoothing: float = 0.0
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return soft_cross_entropy(logits, targets, self.smoothing)
 
 
 def distillation(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:

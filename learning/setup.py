@@ -18,11 +18,11 @@ from learning.augment import Augment, Flip, Normalise, RandomErasing, Transform,
 from learning.crop import CenterCrop, RandomResizedCrop, center_crop
 from learning.evaluator import Evaluation, View, evaluate
 from learning.fit import Fit
-from learning.loss import balanced_class_weights, soft_cross_entropy
+from learning.loss import CrossEntropy, balanced_class_weights
 from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
 from learning.randaugment import RandAugment, TrivialAugment
-from learning.schedule import lr_factor
+from learning.schedule import Schedule
 from learning.teacher import Teacher
 from learning.trainer import Trainer
 from network import NETWORKS, build_network, load_weights
@@ -325,18 +325,13 @@ def make_trainer(parts: Parts) -> Trainer:
             nesterov=args.nesterov,
             no_bias_decay=args.no_bias_decay,
         ),
-        lr_factor=partial(
-            lr_factor,
-            steps_per_epoch=parts.steps_per_epoch,
-            epochs=args.epochs,
-            decay_type=args.decay_type,
-            warmup_epochs=args.warmup_epochs,
-            milestones=args.milestones,
+        lr_factor=Schedule(
+            args.decay_type, parts.steps_per_epoch, args.epochs, args.warmup_epochs, args.milestones
         ),
         augment=Augment(make_transforms(args, parts.normalisation)),
         normalise=parts.normalise,
         mixing=Mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
-        criterion=partial(soft_cross_entropy, smoothing=args.label_smooth),
+        criterion=CrossEntropy(args.label_smooth),
         num_classes=len(dataset.classes),
         precision=parts.precision,
         seed=args.seed,

@@ -7,7 +7,7 @@ import torch
 
 from network import NETWORKS as ALL_NETWORKS
 from options import parse_args
-from utils.benchmark import NETWORKS, TRICKS, main, rates, table
+from utils.benchmark import NETWORKS, TIMED, main, rates, table
 
 
 def test_contenders_take_turns_and_the_rate_is_of_their_images(monkeypatch):
@@ -35,7 +35,7 @@ def test_a_table_lines_up(capsys):
 
 def test_its_tricks_and_networks_are_the_programs():
     assert set(NETWORKS) <= set(ALL_NETWORKS)
-    for flags in TRICKS.values():
+    for flags in TIMED.values():
         parse_args(["--checkpoint_name", "x", *flags.split()])
 
 

@@ -75,7 +75,7 @@ def server():
     """Processes that start with torch already loaded: forks of one that does nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["main", "learning.setup", "learning.tricks", "utils.run.results", "tests.test_faults"]
+        ["main", "learning.setup", "tricks", "utils.run.results", "tests.test_faults"]
     )
     return context
 

@@ -7,6 +7,7 @@ import pytest
 from network import NETWORKS
 from options import build_parser
 from tests.conftest import ROOT
+from tricks import table
 
 README = (ROOT / "README.md").read_text()
 FLAGS = {
@@ -19,6 +20,10 @@ FOREIGN = {"--logdir", "--check", "--baseline", "--dry_run"}
 def test_the_readme_names_every_flag_and_no_other():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z_]*", README))
     assert named - FOREIGN == FLAGS
+
+
+def test_the_table_of_tricks_is_that_of_the_code():
+    assert table() in README, "put in what python -c 'import tricks; print(tricks.table())' prints"
 
 
 def test_the_readme_links_to_files_that_are_there():

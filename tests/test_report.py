@@ -232,7 +232,7 @@ def test_the_letters_are_those_of_the_history(history):
         ("baseline", None, None),
         ("baseline_scratch", "baseline", "scratch instead of ImageNet"),
         ("baseline_warmup_zerogamma", "baseline_warmup", "zero gamma"),
-        ("baseline_Adam_warmup_cosine", "baseline_Adam_warmup", "cosine decay"),
+        ("baseline_Adam_warmup_cosine", "baseline_Adam_warmup", "cosine decay instead of step decay"),
         (
             "baseline_Adam_warmup_cosine_labelsmooth_mixup",
             "baseline_Adam_warmup_cosine_labelsmooth",

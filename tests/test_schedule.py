@@ -7,7 +7,7 @@ import pytest
 
 from learning.schedule import lr_factor
 
-DECAY_TYPES = ("step", "step_warmup", "cosine_warmup")
+DECAY_TYPES = ("step", "step_warmup", "cosine_warmup", "linear_warmup")
 MILESTONES = (30, 60, 90)
 
 
@@ -81,3 +81,10 @@ def test_without_a_warmup_the_cosine_starts_at_one():
 def test_an_unknown_decay_type_is_refused():
     with pytest.raises(ValueError, match="linear"):
         factors("linear")
+
+
+def test_a_linear_decay_by_hand():
+    values = factors("linear_warmup", epochs=10, warmup_epochs=1, milestones=())
+    assert values[9] == values[10] == 1
+    assert values[55] == pytest.approx(0.5)  # half of the 90 steps after the warm-up of 10
+    assert values[99] == pytest.approx(1 / 90)

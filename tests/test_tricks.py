@@ -1,4 +1,4 @@
-"""learning/tricks.py: each trick changes the run, is told, and gives the same numbers when it is repeated."""
+"""tricks.py: each trick changes the run, is told, and gives the same numbers when it is repeated."""
 
 from itertools import islice
 
@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from learning.setup import assemble, make_fit, make_trainer
-from learning.tricks import active_tricks, lines
 from network import build_network
 from options import parse_args
-from tests.conftest import write_images
+from tests.conftest import ROOT, write_images
+from tricks import TRICKS as TABLE
+from tricks import Built, in_effect, lines
 from utils.run.checkpoint import save_checkpoint
 
 BASE = (
@@ -24,6 +25,7 @@ TRICKS = [
     (("--decay_type", "step_warmup"), (), "schedule: step_warmup, rises over"),
     (("--warmup_epochs", "1"), COSINE, "schedule: cosine_warmup, rises over 6 steps, ends at 0.0076 of"),
     (COSINE, ("--decay_type", "step_warmup"), "schedule: cosine_warmup"),
+    (("--decay_type", "linear_warmup"), COSINE, "schedule: linear_warmup"),
     (("--milestones", "1", "2"), (), "ends at 0.01 of the learning rate"),
     (("--zero_gamma",), (), "zero gamma: in 13 of 13 residual branches"),
     (("--norm", "evonorm"), (), "norm: 44 EvoNormS0"),
@@ -105,7 +107,7 @@ def run(place):
         parts = assemble(args, None, lambda: None)
         trainer = make_trainer(parts)
         fit = make_fit(parts, trainer, place, {}, None)
-        told = lines(active_tricks(fit, len(parts.views)))
+        told = lines(in_effect(Built(fit, len(parts.views))))
         losses = []
         for batch in islice(fit.batches_from(0), 20):
             trainer.train_step(*batch)
@@ -131,7 +133,7 @@ def test_a_trick_is_in_effect_is_told_and_repeats(run, trick, beside, words):
 def test_nothing_is_told_of_a_plain_run_but_what_every_run_has(run):
     _, told = run()
     assert [line.split(":")[0].replace("tricks", "").strip() for line in told.splitlines()] == [
-        *("optimizer", "schedule", "augmentation", "loss"),
+        *("optimizer", "schedule", "loss", "augmentation"),
     ]
     assert "augmentation: Flip()" in told
 
@@ -150,3 +152,21 @@ def test_what_acts_after_the_steps_is_told_and_leaves_them_alone(run, flags, wor
     assert losses == plain
     assert words in told
     assert words not in told_without
+
+
+def test_examples_are_complete_and_their_files_are_there():
+    for trick in TABLE:
+        for example in trick.examples:
+            parse_args(["--checkpoint_name", "x", *example.flags.split()])
+            assert (ROOT / example.where).is_file()
+
+
+def test_a_flag_is_of_one_trick_and_names_are_told_apart():
+    names = [flag.name for trick in TABLE for flag in trick.flags]
+    assert len(names) == len(set(names))
+    assert len({trick.name for trick in TABLE}) == len(TABLE)
+    letters = [trick.letters for trick in TABLE if trick.on_or_off]
+    letters += [
+        short for trick in TABLE if isinstance(trick.letters, dict) for short in trick.letters.values()
+    ]
+    assert len(letters) == len(set(letters))

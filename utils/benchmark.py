@@ -29,6 +29,7 @@ import options
 from learning.setup import Parts, assemble, make_fit, make_trainer
 from network import WeightsError
 from network.weights import IMAGENET, torchvision_name
+from tricks import TRICKS
 from utils.data.batches import Batch, in_order
 from utils.data.cache import cached_images
 from utils.data.decode import Frame
@@ -39,18 +40,11 @@ from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
 from utils.text import markdown_table, visible
 
 NETWORKS = ("ResNet50", "RegNet", "EfficientNet")
-TRICKS = {
-    "label smoothing": "--label_smooth 0.1",
-    "MixUp": "--mixup 0.2",
-    "CutMix": "--cutmix_alpha 1 --cutmix_prob 1",
-    "RandAugment": "--randaugment",
-    "TrivialAugment": "--trivial_augment",
-    "random crops": "--crop random",
-    "random erasing": "--random_erasing 0.25",
-    "average of weights": "--ema 0.999",
-    "RAdam": "--optimizer RADAM",
-    "EvoNorm-S0": "--norm evonorm",
-    "ResNet-D": "--model ResNet50-D",
+TIMED = {
+    example.name or trick.name: example.flags
+    for trick in TRICKS
+    for example in trick.examples
+    if example.timed
 }
 AHEAD = 2  # batches that each worker of the tuned loop prepares ahead, torch's default
 NOT_OURS = ("--checkpoint_name", "--model", "--demo", "--resume", "--overwrite", "--evaluate")
@@ -262,7 +256,7 @@ def compare_tricks(settings: argparse.Namespace) -> None:
     model = settings.networks[0]
     plain = ours_with(settings, "--model", model)
     rows = []
-    for name, flags in TRICKS.items():
+    for name, flags in TIMED.items():
         trick = ours_with(settings, "--model", model, *flags.split())
         rate = rates({"plain": plain.end_to_end, name: trick.end_to_end}, settings.rounds, settings.steps)
         rows.append([name, flags, f"{rate[name]:.0f}", f"{rate[name] / rate['plain']:.2f}"])

@@ -1,8 +1,9 @@
-"""What argparse lacks: errors of one line, defaults in the help, and numbers in a range."""
+"""What argparse lacks: flags as data, errors of one line, defaults in the help, and numbers in a range."""
 
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from utils.text import visible
@@ -19,7 +20,7 @@ class Help(argparse.HelpFormatter):
     """Adds each flag's default to its help, where there is one to tell."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        silent = action.default in (None, False, argparse.SUPPRESS) or "default" in action.help
+        silent = action.default in (None, False, "", argparse.SUPPRESS) or "default" in action.help
         return action.help if silent else f"{action.help} (default: %(default)s)"
 
 
@@ -44,3 +45,46 @@ def number(
         return value
 
     return parse
+
+
+def path(text: str) -> str:
+    """The type of flags that name a file or a folder."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or a folder")
+    return text
+
+
+share = number(float, 0, 1)
+share_below_one = number(float, 0, 1, below_high=True)
+not_negative = number(float, 0)
+positive = number(float, 0, above_low=True)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The flag `--name`. Of those whose default is False and which have no `kind`, no value is given.
+
+    `kind` makes a value of a text, or is a tuple of all values. What a run computes depends on it if
+    `of_run`; --resume and --evaluate take such flags from the run's checkpoint.
+    """
+
+    name: str
+    default: Any
+    help: str
+    kind: Callable[[str], Any] | tuple | None = None
+    metavar: str | None = None
+    several: bool = False
+    of_run: bool = True
+
+    def add_to(self, group: argparse._ArgumentGroup) -> None:
+        """Let the parser of the group know it."""
+        options: dict[str, Any] = {"default": self.default, "help": self.help}
+        if self.kind is None and self.default is False:
+            options["action"] = "store_true"
+        elif isinstance(self.kind, tuple):
+            options |= {"choices": self.kind, "type": type(self.kind[0])}
+        else:
+            options |= {"type": self.kind or str, "metavar": self.metavar}
+        if self.several:
+            options["nargs"] = "+"
+        group.add_argument(f"--{self.name}", **options)

@@ -12,7 +12,7 @@ from utils.report import page, pictures
 from utils.report.comparison import Evidence
 from utils.report.runs import Run, find_runs, group
 from utils.report.sections import make_sections, to_markdown
-from utils.report.tricks import Tricks, settings_of
+from utils.report.tricks import Tricks, values_of
 from utils.run.files import replacing
 from utils.text import visible
 
@@ -102,21 +102,18 @@ def default_flags(epochs: int) -> dict:
     return options.run_flags(options.parse_args(["--checkpoint_name", "default", "--epochs", str(epochs)]))
 
 
-def settings(flags: Mapping[str, Any], teacher: str | None) -> dict:
+def settings(flags: Mapping[str, Any], teacher: str | None) -> dict[str, tuple]:
     """What makes a run another experiment."""
     default = default_flags(flags["epochs"])
-    plain = default | options.OWN_DEFAULTS[flags["optimizer"]]
-    return {
-        name: value
-        for name, value in settings_of(default | flags, plain, teacher).items()  # flags younger than the run
-        if name == "teacher" or name not in NOT_OF_EXPERIMENT
-    }
+    return values_of(
+        default | flags, default, teacher, NOT_OF_EXPERIMENT
+    )  # some flags are younger than the run
 
 
-def default_settings(run: Run) -> dict:
+def default_settings(run: Run) -> dict[str, tuple]:
     """What the settings of a run would be without flags, but for those that scale with its epochs."""
     plain = settings(default_flags(run.flags["epochs"]), None)
-    return {name: plain.get(name) for name in run.settings}
+    return {name: plain.get(name, (None,)) for name in run.settings}
 
 
 if __name__ == "__main__":

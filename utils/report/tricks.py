@@ -1,61 +1,14 @@
 """Which tricks an experiment has, read from its flags, and by which tricks two experiments differ."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from tricks import OWN_DEFAULTS, TRICKS, Flags, Trick
 
-@dataclass(frozen=True, eq=False)
-class Trick:
-    """Something that is on or off (`letters` is a string), or in one of several ways (a string for each)."""
-
-    name: str
-    letters: str | dict[str, str]
-    settings: tuple[str, ...]  # which way comes first
-
-    def short(self, value: tuple) -> str:
-        """The letters of a value of the settings."""
-        if isinstance(self.letters, str):
-            return self.letters
-        return self.letters.get(value[0], self.long(value))
-
-    def long(self, value: tuple) -> str:
-        """A value of the settings in words."""
-        if isinstance(self.letters, str):
-            return self.name
-        if self.name.startswith("--"):
-            return self.name if value[0] is True else f"{self.name} {value[0]}"
-        return str(value[0])
-
-
-# In the order in which letters are written, and in which a trick counts as added to those before it.
-TRICKS = (
-    Trick("network", {"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"}, ("model",)),
-    Trick("weights", {}, ("weights",)),
-    Trick(
-        "optimizer",
-        {"SGD": "SGD", "ADAM": "A", "ADAMW": "AW", "RADAM": "R"},
-        ("optimizer", "learning_rate"),
-    ),
-    Trick("warm-up", "W", ("warm-up",)),
-    Trick("cosine decay", "C", ("cosine decay",)),
-    Trick("zero gamma", "Z", ("zero_gamma",)),
-    Trick("no bias decay", "NB", ("no_bias_decay",)),
-    Trick("label smoothing", "S", ("label_smooth",)),
-    Trick("MixUp", "M", ("mixup",)),
-    Trick("CutMix", "CM", ("cutmix_alpha", "cutmix_prob")),
-    Trick("RandAugment", "RA", ("randaugment", "rand_n", "rand_m")),
-    Trick("TrivialAugment", "TA", ("trivial_augment",)),
-    Trick("random erasing", "RE", ("random_erasing",)),
-    Trick(
-        "norm",
-        {"batchnorm": "BN", "evonorm": "E", "evonorm_b0": "EB", "frozen_batchnorm": "FB"},
-        ("norm",),
-    ),
-    Trick("average of weights", "EMA", ("ema",)),
-    Trick("distillation", "KD", ("teacher", "teacher_temperature", "teacher_weight")),
+NETWORK, OPTIMIZER = (
+    next(trick for trick in TRICKS if trick.name == name) for name in ("network", "optimizer")
 )
+
+Values = Mapping[str, tuple]  # of an experiment's flags, by the trick that they belong to
 
 
 class OwnDefault(float):
@@ -67,55 +20,39 @@ class OwnDefault(float):
     __hash__ = float.__hash__
 
 
-def settings_of(
-    flags: Mapping[str, Any], plain: Mapping[str, Any], teacher: str | None = None
-) -> dict[str, Any]:
-    """The flags of a run as things that can be set apart from each other; `plain` are the defaults, those of
-    its optimizer among them.
+def values_of(flags: Flags, plain: Flags, teacher: str | None, left_out: Sequence[str]) -> dict[str, tuple]:
+    """The flags of a run as tricks that can be set apart from each other; `plain` are the defaults.
 
-    A schedule may have two tricks, warm-up and cosine decay, whose times matter where they are not those
-    that follow from the epochs; the learning rate and the weight decay matter where they are not the
-    optimizer's own; weights are from scratch, ImageNet's or a file's; a `teacher` is known by its
-    fingerprint.
+    Tricks without letters are told flag by flag, but for those `left_out`. The learning rate and the weight
+    decay matter where they are not the optimizer's own; a `teacher` is known by its fingerprint.
     """
-    settings = dict(flags)
-    for name in ("learning_rate", "weight_decay"):
-        if settings[name] == plain[name]:
-            settings[name] = OwnDefault(settings[name])
-    decay, warmup, milestones = (settings.pop(name) for name in ("decay_type", "warmup_epochs", "milestones"))
-    usual_warmup = "usual" if warmup == plain["warmup_epochs"] else warmup
-    settings["warm-up"] = None if decay == "step" else usual_warmup
-    settings["cosine decay"] = decay == "cosine_warmup"
-    usual = decay == "cosine_warmup" or milestones == plain["milestones"]
-    settings["milestones"] = None if usual else tuple(milestones)
-    pretrained, path = settings.pop("pretrained"), settings.pop("pretrained_path")
-    settings["weights"] = Path(path).name if path else "ImageNet" if pretrained else "scratch"
-    return settings | {"teacher": teacher}
+    own = OWN_DEFAULTS[flags["optimizer"]]
+    usual = {name: OwnDefault(value) for name, value in own.items() if flags[name] == value}
+    flags = {**flags, **usual, "teacher": teacher}
+    values = {trick.name: trick.value(flags, plain) for trick in TRICKS if trick.apart}
+    told = {flag.name for trick in TRICKS if trick.apart for flag in trick.flags}
+    return values | {f"--{name}": (value,) for name, value in flags.items() if name not in {*told, *left_out}}
 
 
 class Tricks:
-    """The tricks of several experiments, given the settings of each and what those are by default."""
+    """The tricks of several experiments, given the `values_of` the flags of each and of the defaults."""
 
-    def __init__(
-        self,
-        settings: Mapping[str, Mapping[str, Any]],
-        defaults: Mapping[str, Mapping[str, Any]],
-        baseline: str,
-    ):
-        named = {setting for trick in TRICKS for setting in trick.settings}
-        flags = [Trick(f"--{name}", {}, (name,)) for name in settings[baseline] if name not in named]
-        self.tricks = (*TRICKS, *flags)
+    def __init__(self, values: Mapping[str, Values], defaults: Mapping[str, Values], baseline: str):
+        apart = [trick for trick in TRICKS if trick.apart]
+        named = {trick.name for trick in apart}
+        flags = [Trick(name, "", ()) for name in values[baseline] if name not in named]
+        self.tricks = (*apart, *flags)
         self.baseline = baseline
-        self.defaults = {name: self._values(found) for name, found in defaults.items()}
-        self.values = {name: self._values(found) for name, found in settings.items()}
+        self.defaults = {name: self._by_trick(found) for name, found in defaults.items()}
+        self.values = {name: self._by_trick(found) for name, found in values.items()}
         # By network and number of tricks, so that each experiment follows what it builds on.
         self.values = {name: self.values[name] for name in sorted(self.values, key=self._place)}
 
-    def _values(self, settings: Mapping[str, Any]) -> dict[Trick, tuple]:
-        return {trick: tuple(settings.get(name) for name in trick.settings) for trick in self.tricks}
+    def _by_trick(self, values: Values) -> dict[Trick, tuple]:
+        return {trick: values.get(trick.name, (None,)) for trick in self.tricks}
 
     def _place(self, experiment: str) -> tuple:
-        network, networks = self.network(experiment), [self.network(self.baseline), *TRICKS[0].letters]
+        network, networks = self.network(experiment), [self.network(self.baseline), *NETWORK.letters]
         known = networks.index(network) if network in networks else len(networks)
         added = self.differences(experiment, self.baseline)
         values = [str(self.values[experiment][trick]) for trick in added]
@@ -146,12 +83,11 @@ class Tricks:
 
     def network(self, experiment: str) -> str:
         """The network of an experiment."""
-        return self.values[experiment][TRICKS[0]][0]
+        return self.values[experiment][NETWORK][0]
 
     def group(self, experiment: str) -> str:
         """The network and the optimizer of an experiment, in words."""
-        optimizer = next(trick for trick in TRICKS if trick.name == "optimizer")
-        return f"{self.network(experiment)}, {self.values[experiment][optimizer][0]}"
+        return f"{self.network(experiment)}, {self.values[experiment][OPTIMIZER][0]}"
 
     def differences(self, a: str, b: str) -> list[Trick]:
         """The tricks in which two experiments differ."""
@@ -159,7 +95,7 @@ class Tricks:
 
     def in_words(self, trick: Trick, a: str, b: str) -> str:
         """What `a` has of a trick where `b` has something else or nothing."""
-        if isinstance(trick.letters, str):
+        if trick.on_or_off:
             if trick not in self._on(b):
                 return self._long(a, trick)
             if trick not in self._on(a):
@@ -191,9 +127,7 @@ class Tricks:
         """What sets it apart: its network, and the tricks that it has, unless all have the same."""
         on = self._on(experiment)
         return [
-            trick
-            for trick in self.tricks
-            if (trick in on or trick is TRICKS[0]) and not self._is_shared(trick)
+            trick for trick in self.tricks if (trick in on or trick is NETWORK) and not self._is_shared(trick)
         ]
 
     def _is_shared(self, trick: Trick) -> bool:
@@ -208,7 +142,7 @@ class Tricks:
     def _details(self, experiment: str, trick: Trick) -> str:
         """The settings in which experiments with this trick differ among themselves."""
         value = self.values[experiment][trick]
-        several_ways = not isinstance(trick.letters, str)
+        several_ways = not trick.on_or_off
         alike = {
             values[trick]
             for name, values in self.values.items()
