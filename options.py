@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tricks import OWN_DEFAULTS, TRICKS
@@ -180,12 +182,7 @@ def contradiction(args: argparse.Namespace) -> str | None:
     return next(filter(None, (trick.contradiction(args) for trick in TRICKS)), None)
 
 
-def run_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags as plain values, for args.json and the checkpoint."""
-    return {name: value for name, value in vars(args).items() if name != "given"}
-
-
-def with_flags_of_run(args: argparse.Namespace, stored: dict[str, Any], run: str) -> argparse.Namespace:
+def with_flags_of_run(args: argparse.Namespace, stored: Mapping[str, Any], run: Path) -> argparse.Namespace:
     """`args` with the flags that an earlier run was started with, as its checkpoint has them.
 
     Flags in `NOT_OF_THE_RUN` are taken from the command line where they were given there. Any other

@@ -183,10 +183,9 @@ class Normalise:
         memory_format: torch.memory_format = torch.channels_last,
     ):
         self.memory_format = memory_format
-        mean, std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-        self.mean, self.std = mean, std
-        self.scale = 1 / (255 * std)
-        self.shift = -mean / std
+        self.mean, self.std = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+        self.scale = 1 / (255 * self.std)
+        self.shift = -self.mean / self.std
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         count, channels, height, width = images.shape

@@ -63,14 +63,15 @@ class RandomResizedCrop(Transform):
         height, width = heights[rows, first], widths[rows, first]
         # Where none fits: all of the image, but for the ends that are too long for these proportions.
         low, high = (aspect / shape.aspects for aspect in self.aspects)
-        fits = fits.any(1)
+        any_fits = fits.any(1)
         height, width = (
-            np.where(fits, height, np.minimum(1 / low, 1)),
-            np.where(fits, width, np.minimum(high, 1)),
+            np.where(any_fits, height, np.minimum(1 / low, 1)),
+            np.where(any_fits, width, np.minimum(high, 1)),
         )
         # A part of a very long image may be less than a pixel wide.
         height, width = np.maximum(height, 1 / shape.height), np.maximum(width, 1 / shape.width)
-        place = np.where(fits[:, None], uniforms[:, -2:], 0.5) * (1 - np.stack((height, width), 1))
+        left = 1 - np.stack((height, width), 1)
+        place = np.where(np.reshape(any_fits, (-1, 1)), uniforms[:, -2:], 0.5) * left
         return np.column_stack((place, height, width)).astype(np.float32)
 
     def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:

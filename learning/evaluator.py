@@ -1,6 +1,6 @@
 """Evaluation: the loss and accuracy of a network on a split, and its prediction for each image."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,25 +56,37 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(
-    network: nn.Module,
-    batches: Iterable[tuple],
-    views: Sequence[View],
-    precision: str,
-) -> Evaluation:
-    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N], ...); leaves the mode on eval.
+def log_probabilities(
+    network: nn.Module, batches: Iterable[torch.Tensor], views: Sequence[View], precision: str
+) -> torch.Tensor:
+    """Of every class for images uint8 [N, 3, H, W] in batches: float64 [n, K] on the host, up to a constant.
 
-    Each of `views` makes network inputs of the images; their probabilities are averaged.
+    Each of `views` makes network inputs of the images; their probabilities are averaged. Leaves the mode on
+    eval.
     """
     network.eval()
-    all_logits, all_labels = [], []
-    for images, labels, *_ in batches:
+    all_logits = []
+    for images in batches:
         with autocast(images.device, precision):
             all_logits.append(torch.stack([network(view(images)).float() for view in views], 1))
-        all_labels.append(labels)
-    logits, labels = torch.cat(all_logits).cpu().double(), torch.cat(all_labels).cpu()
+    logits = torch.cat(all_logits).cpu().double()
     # The logarithm of the sum of the views' probabilities, [n, K]: softmax makes it their mean.
-    logits = logits.log_softmax(2).logsumexp(1)
+    return logits.log_softmax(2).logsumexp(1)
+
+
+def evaluate(
+    network: nn.Module, batches: Iterable[tuple], views: Sequence[View], precision: str
+) -> Evaluation:
+    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N], ...), by `log_probabilities`."""
+    all_labels = []
+
+    def images() -> Iterator[torch.Tensor]:
+        for batch, labels, *_ in batches:
+            all_labels.append(labels)
+            yield batch
+
+    logits = log_probabilities(network, images(), views, precision)
+    labels = torch.cat(all_labels).cpu()
     return Evaluation(
         loss=F.cross_entropy(logits, labels).item(),
         labels=labels.numpy(),

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 from torch import nn
 from tqdm import tqdm
@@ -25,9 +26,9 @@ class Fit:
 
     `batches_from` gives the run's training batches from a step on; `validate` evaluates a network;
     `save` writes a state under a file name, atomically. "last.pt" is saved after every epoch, in long
-    epochs every `seconds_between_saves`, and when a signal stops the run; "best.pt" whenever the
-    validation accuracy exceeds all before it. If `balanced`, that is the balanced accuracy and, where that is
-    equal, the plain one.
+    epochs every `seconds_between_saves`, and when a signal stops the run; "best.pt", with the network alone,
+    whenever the validation accuracy exceeds all before it. If `balanced`, that is the balanced accuracy and,
+    where that is equal, the plain one.
 
     With an average of the weights (the trainer's `ema`) both are validated, and "best.pt" has as its
     "network" whichever was better; `best["weights"]` says which. After `patience` epochs without a new
@@ -65,18 +66,16 @@ class Fit:
 
     def state_dict(self) -> dict:
         """The trainer's state, the rows of the epochs that are done, and which of them was the best."""
-        return {
-            **self.trainer.state_dict(),
-            "epoch": len(self.history),
-            "best": self.best,
-            "history": self.history,
-        }
+        return {**self.trainer.state_dict(), **self._place(), "history": self.history}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`, which may be from the middle of an epoch."""
         self.trainer.load_state_dict(state)
         self.history = state["history"]
         self.best = state["best"]
+
+    def _place(self) -> dict:
+        return {"epoch": len(self.history), "step": self.trainer.step, "best": self.best}
 
     @property
     def out_of_patience(self) -> bool:
@@ -169,7 +168,7 @@ class Fit:
                 **{f"val_{accuracy}": row[f"{better}val_{accuracy}"] for accuracy in self.accuracies},
                 "weights": "ema" if better else "raw",
             }
-            self.save("best.pt", {**self.state_dict(), "network": networks[better].state_dict()})
+            self.save("best.pt", {**self._place(), "network": networks[better].state_dict()})
         self.save("last.pt", self.state_dict())
         self.log.epoch(self.history, self.trainer.step, improved)
 

@@ -67,7 +67,7 @@ class RAdam(torch.optim.Adam):
     """
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update all parameters that have a gradient."""
         own_groups = self.param_groups
         self.param_groups = []

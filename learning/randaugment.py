@@ -70,7 +70,7 @@ class RandAugment(Transform):
     m: int
 
     @property
-    def columns(self) -> int:
+    def columns(self) -> int:  # type: ignore[override]
         """How many numbers are drawn for an image."""
         return COLUMNS * self.n
 
@@ -93,7 +93,7 @@ class TrivialAugment(Transform):
     """
 
     @property
-    def columns(self) -> int:
+    def columns(self) -> int:  # type: ignore[override]
         """How many numbers are drawn for an image."""
         return COLUMNS + 1
 
@@ -235,12 +235,13 @@ def affine_map(name: str, amount: float) -> list[list[float]]:
     if name == "Rotate":  # counter-clockwise
         cosine, sine = math.cos(math.radians(amount)), math.sin(math.radians(amount))
         return [[cosine, -sine, 0], [sine, cosine, 0]]
-    return {
+    maps: dict[str, list[list[float]]] = {
         "ShearX": [[1, amount, amount], [0, 1, 0]],  # the top row stays
         "ShearY": [[1, 0, 0], [amount, 1, amount]],  # the left column stays
         "TranslateX": [[1, 0, 2 * amount], [0, 1, 0]],
         "TranslateY": [[1, 0, 0], [0, 1, 2 * amount]],
-    }[name]
+    }
+    return maps[name]
 
 
 def maps_of(chosen: Chosen) -> dict[str, np.ndarray]:

@@ -4,8 +4,8 @@ import hashlib
 import platform
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from learning.augment import Augment, Flip, Normalise, RandomErasing, Transform, VerticalFlip
-from learning.crop import CenterCrop, RandomResizedCrop, center_crop
-from learning.evaluator import Evaluation, View, evaluate
+from learning.classifier import Classifier, frame_of
+from learning.crop import CenterCrop, RandomResizedCrop
+from learning.evaluator import Evaluation
 from learning.fit import Fit
 from learning.loss import CrossEntropy, balanced_class_weights
 from learning.mixing import Mixing
@@ -27,7 +28,7 @@ from learning.teacher import Teacher
 from learning.trainer import Trainer
 from network import NETWORKS, build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
-from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
+from utils.data.batches import Batch, Loader, in_order, steps_per_epoch, training_order
 from utils.data.cache import check_images, image_aspects, unreadable_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
@@ -35,7 +36,8 @@ from utils.data.folders import Dataset, find_dataset
 from utils.data.images import open_images
 from utils.data.leaks import leaks
 from utils.errors import UserError
-from utils.run.checkpoint import contents_told, load_checkpoint, save_checkpoint
+from utils.flags import run_flags
+from utils.run.checkpoint import explained_contents, load_checkpoint, save_checkpoint
 from utils.run.compiler import prepare_compiler
 from utils.run.device import (
     MEMORY_FORMATS,
@@ -48,14 +50,16 @@ from utils.run.device import (
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.randomness import torch_seed
+from utils.run.records import About, Progress, Weights
 from utils.text import visible
 
 Check = Callable[[], None]
 
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
 NAMES_SHOWN = 20
-CROP_MARGIN = 8 / 7  # images are stored so much larger than a crop, as 256 pixels for crops of 224
-FRAME_FACTOR = 2  # and those that --crop random draws from, so that small parts have pixels enough
+FRAME_FACTOR = (
+    2  # images that --crop random draws from are so much larger, so that small parts have pixels enough
+)
 
 
 @dataclass
@@ -65,14 +69,10 @@ class Parts:
     args: Namespace
     dataset: Dataset
     skipped: list[str]  # images that cannot be read
-    network: nn.Module
-    normalisation: Normalisation
+    classifier: Classifier
     loader: Loader  # of all images, as evaluation sees them
     training_loader: Loader  # of training images
     teacher: Teacher | None
-    device: torch.device
-    precision: str
-    memory_format: str
 
     @property
     def global_batch(self) -> int:
@@ -83,21 +83,6 @@ class Parts:
     def steps_per_epoch(self) -> int:
         """How many steps show each training image once."""
         return steps_per_epoch(len(self.dataset.splits["train"]), self.global_batch)
-
-    @property
-    def normalise(self) -> Normalise:
-        """Makes the network's input of uint8 images."""
-        return Normalise(*self.normalisation, self.device, MEMORY_FORMATS[self.memory_format])
-
-    @property
-    def views(self) -> list[View]:
-        """What evaluation shows the network of each image."""
-        normalise, size = self.normalise, self.args.image_size
-
-        def whole(images: torch.Tensor) -> torch.Tensor:
-            return normalise(center_crop(images, size))
-
-        return [whole, lambda images: whole(images.flip(-1))] if self.args.tta == "flip" else [whole]
 
     def inspect(self, check: Check) -> None:
         """Look at the images once, before a run starts: tell leaks, and refuse what cannot be read.
@@ -110,63 +95,73 @@ class Parts:
                 f"which makes the accuracy too good: {_some(f'{test} is {other}' for other, test in pairs)}"
             )
         if self.args.cache == "off" and not self.args.skip_corrupt:
-            check_images(self.dataset, frame_of(self.args), check)
+            check_images(self.dataset, self.classifier.frame, check)
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""
-        # Nothing is kept for a backward pass, so twice as many images surely fit.
-        batches = self.loader(in_order(self.dataset.splits[split], 2 * self.args.batch_size))
-        return evaluate(network, batches, self.views, self.precision)
+        return self.classifier.evaluate(evaluated(self.loader, self.dataset, split, self.args), network)
 
     def about(self) -> dict:
-        """What a run's files say about it beside its flags."""
-        return {
-            "classes": list(self.dataset.classes),
-            "images": self.dataset.identity(),
-            "skipped_images": self.skipped,
-            "normalisation": [list(part) for part in self.normalisation],
-            "teacher": self.teacher and self.teacher.fingerprint,
-            "precision": self.precision,
-            "memory_format": self.memory_format,
-            "device": describe(self.device),
-            "versions": {
+        """What a run's files say about it, an `About`."""
+        classifier = self.classifier
+        about = About(
+            flags=run_flags(self.args),
+            classes=list(self.dataset.classes),
+            images=self.dataset.identity(),
+            skipped_images=self.skipped,
+            normalisation=[list(part) for part in classifier.normalisation],
+            teacher=self.teacher.fingerprint if self.teacher else None,
+            precision=classifier.precision,
+            memory_format=classifier.memory_format,
+            device=describe(classifier.device),
+            versions={
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
                 "numpy": np.__version__,
                 "pillow": PIL.__version__,
             },
-        }
+        )
+        return dict(vars(about))
 
 
-def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
-    """Find the images and build the network.
+def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
+    """Find the images and build the network of a run that starts or, given its `progress`, goes on.
 
-    With a `checkpoint` the classes, precision, memory format and normalisation are those of its run, and no
-    pretrained weights are loaded. Raises `UserError` or `WeightsError`, and `Interrupted` from `check`.
+    Then classes, precision, memory format and normalisation are those that it has, and no pretrained weights
+    are loaded. Raises `UserError` or `WeightsError`, and `Interrupted` from `check`.
     """
     device = choose_device(args.device)
-    if checkpoint:
-        precision = checkpoint["precision"]
-        memory_format = checkpoint.get("memory_format", "channels_last")  # younger than the first checkpoints
+    if progress:
+        precision, memory_format = progress.precision, progress.memory_format
     else:
         precision = choose_precision(args.precision, device)
         memory_format = choose_memory_format(args.memory_format, NETWORKS[args.model][0], device)
-    configure(device, precision, args.deterministic)
-    if args.compile and not args.evaluate:  # which is never compiled
+    if args.compile:
         prepare_compiler(device, Path(args.cache_dir))
-    print(f"device   {describe(device)}; {precision}, {memory_format}")
-    dataset, skipped = find_data(args, checkpoint, check)
-    network, normalisation = make_network(args, len(dataset.classes), checkpoint)
-    network.to(device, memory_format=MEMORY_FORMATS[memory_format])
-    teacher = None
-    if args.teacher and not args.evaluate:
-        teacher = make_teacher(args, dataset, normalisation, device)
-    if checkpoint and not args.evaluate and (teacher and teacher.fingerprint) != checkpoint.get("teacher"):
+    configured(args, device, precision, memory_format)
+    dataset, skipped = find_data(args, progress, check)
+    if progress and dataset.identity() != progress.images:
+        raise UserError(
+            f"the images in {args.data_dir} changed since the run started; train anew with --overwrite"
+        )
+    network, normalisation = make_network(args, len(dataset.classes), progress)
+    classifier = Classifier(
+        network.to(device).to(memory_format=MEMORY_FORMATS[memory_format]),
+        dataset.classes,
+        frame_of(vars(args)),
+        args.image_size,
+        args.tta == "flip",
+        normalisation,
+        device,
+        precision,
+        memory_format,
+    )
+    teacher = make_teacher(args, classifier) if args.teacher else None
+    if progress and (teacher and teacher.fingerprint) != progress.teacher:
         raise UserError(f"--teacher {args.teacher} is not the network that the run follows; name that one")
-    stores = (args.cache, Path(args.cache_dir), args.num_workers, check)
-    loader = Loader(open_images(dataset, frame_of(args), *stores), dataset.labels, device, check)
+    loader = open_loader(args, dataset, classifier, check)
     training_loader = loader
-    if args.crop == "random" and not args.evaluate:
+    if args.crop == "random":
         pool = dataset.training_images()
         frame = Frame(args.frame_size or FRAME_FACTOR * args.image_size, fine=True)
         if args.cache != "off":
@@ -174,17 +169,28 @@ def assemble(args: Namespace, checkpoint: dict | None, check: Check) -> Parts:
                 f"crops    from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels, "
                 f"beside the others {frame.size**2 * 3 * len(pool.files) / 1e9:.2g} GB of {args.cache}"
             )
-        images = open_images(pool, frame, *stores)
+        images = open_images(pool, frame, args.cache, Path(args.cache_dir), args.num_workers, check)
         aspects = image_aspects(pool, frame, cache_folder(args), check)
         training_loader = Loader(images, pool.labels, device, check, aspects)
-    settings = (teacher, device, precision, memory_format)
-    return Parts(args, dataset, skipped, network, normalisation, loader, training_loader, *settings)
+    return Parts(args, dataset, skipped, classifier, loader, training_loader, teacher)
 
 
-def frame_of(args: Namespace) -> Frame:
-    """What images are stored as; those to train on have a frame of their own with `--crop random`."""
-    crop = args.crop != "none"
-    return Frame(round(args.image_size * CROP_MARGIN) if crop else args.image_size, crop)
+def configured(args: Namespace, device: torch.device, precision: str, memory_format: str) -> None:
+    """Set torch's switches for the run, and say what it computes on and how."""
+    configure(device, precision, args.deterministic)
+    print(f"device   {describe(device)}; {precision}, {memory_format}")
+
+
+def open_loader(args: Namespace, dataset: Dataset, classifier: Classifier, check: Check) -> Loader:
+    """The images as the classifier sees them."""
+    images = open_images(dataset, classifier.frame, args.cache, Path(args.cache_dir), args.num_workers, check)
+    return Loader(images, dataset.labels, classifier.device, check)
+
+
+def evaluated(loader: Loader, dataset: Dataset, split: str, args: Namespace) -> Iterator[Batch]:
+    """The batches of a split that a network is evaluated on."""
+    # Nothing is kept for a backward pass, so twice as many images surely fit.
+    return loader(in_order(dataset.splits[split], 2 * args.batch_size))
 
 
 def cache_folder(args: Namespace) -> Path | None:
@@ -192,10 +198,10 @@ def cache_folder(args: Namespace) -> Path | None:
     return Path(args.cache_dir) if args.cache == "disk" else None
 
 
-def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> tuple[Dataset, list[str]]:
+def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Dataset, list[str]]:
     """The data set of the flags, drawn first if it is the demo's, and which images it goes without.
 
-    It must be that of the checkpoint.
+    It must have the classes of the run that it is found for.
     """
     root = Path(args.data_dir)
     if args.demo:
@@ -204,13 +210,11 @@ def find_data(args: Namespace, checkpoint: dict | None, check: Check) -> tuple[D
     count = len(dataset.classes)
     if args.num_classes not in (None, count):
         raise UserError(f"--num_classes {args.num_classes}: {root} holds {count} classes; leave the flag out")
-    if checkpoint and list(dataset.classes) != checkpoint["classes"]:
+    if about and list(dataset.classes) != about.classes:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
     if args.skip_corrupt:
-        skipped = unreadable_images(dataset, frame_of(args), cache_folder(args), check)
+        skipped = unreadable_images(dataset, frame_of(vars(args)), cache_folder(args), check)
         dataset = find_dataset(root, args.seed, without=set(skipped))
-    if checkpoint and not args.evaluate and dataset.identity() != checkpoint["images"]:
-        raise UserError(f"the images in {root} changed since the run started; train anew with --overwrite")
     sizes = dataset.sizes()
     print(
         f"data     {visible(root)}: {count} classes; {sizes['train']} training, {sizes['val']} validation "
@@ -229,7 +233,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def make_network(
-    args: Namespace, num_classes: int, checkpoint: dict | None
+    args: Namespace, num_classes: int, progress: Progress | None
 ) -> tuple[nn.Module, Normalisation]:
     """The network of the flags and the normalisation its weights expect."""
     torch.manual_seed(torch_seed(args.seed, "weights"))
@@ -241,9 +245,9 @@ def make_network(
         drop_path=args.drop_path,
         dropout=args.dropout,
     )
-    if checkpoint:
-        source = f"from epoch {checkpoint['epoch']}, step {checkpoint['step']} of the run"
-        normalisation = Normalisation(*checkpoint["normalisation"])
+    if progress:
+        source = place_of(progress)
+        normalisation = Normalisation.of(progress.normalisation)
     elif args.pretrained:
         if args.pretrained_path:
             loaded = load_weights(network, args.pretrained_path)
@@ -254,34 +258,39 @@ def make_network(
             print(f"main.py: warning: {visible(warning)}", file=sys.stderr)
     else:
         source, normalisation = "from scratch", IMAGENET
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    print(f"network  {args.model}, {millions:.2f} M parameters; {visible(source)}")
+    say_network(args.model, network, source)
     return network, normalisation
 
 
-def make_teacher(
-    args: Namespace, dataset: Dataset, normalisation: Normalisation, device: torch.device
-) -> Teacher:
-    """The network of another run's checkpoint, for inputs of the student's `normalisation`.
+def say_network(model: str, network: nn.Module, source: str) -> None:
+    """Say what is trained or evaluated, and where its weights come from."""
+    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    print(f"network  {model}, {millions:.2f} M parameters; {visible(source)}")
+
+
+def place_of(weights: Weights) -> str:
+    """Where in its run a checkpoint was made, in words."""
+    return f"from epoch {weights.epoch}, step {weights.step} of the run"
+
+
+def make_teacher(args: Namespace, student: Classifier) -> Teacher:
+    """The network of another run's checkpoint, for the student's inputs.
 
     Raises `UserError` if there is none in the file, or one that knows other classes.
     """
     path = Path(args.teacher)
-    checkpoint = load_checkpoint(path)
-    if checkpoint["classes"] != list(dataset.classes):
+    weights = load_checkpoint(path, Weights)
+    if list(weights.classes) != list(student.classes):
         raise UserError(f"--teacher {path} was trained on other classes; name a run on these")
-    with contents_told(path):
-        flags = checkpoint["flags"]
-        network = build_network(flags["model"], len(dataset.classes), norm=flags["norm"])
-        network.load_state_dict(checkpoint["network"])
+    with explained_contents(path):
+        family = NETWORKS[weights.flags["model"]][0]
+    memory_format = choose_memory_format(args.memory_format, family, student.device)
+    teacher = Classifier.of(replace(weights, memory_format=memory_format), path, student.device)
     with path.open("rb") as file:
         fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-    family = NETWORKS[flags["model"]][0]
-    memory_format = MEMORY_FORMATS[choose_memory_format(args.memory_format, family, device)]
-    normalise = Normalise(*checkpoint["normalisation"], device, memory_format)
     return Teacher(
-        network.to(device, memory_format=memory_format),
-        normalise.after(Normalise(*normalisation, device)),
+        teacher.network,
+        teacher.normalise.after(Normalise(*student.normalisation, student.device)),
         args.teacher_temperature,
         args.teacher_weight,
         fingerprint,
@@ -303,8 +312,8 @@ def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, 
     if args.trivial_augment:
         transforms["trivial_augment"] = TrivialAugment()
     if args.random_erasing:
-        mean = tuple(round(255 * channel) for channel in normalisation.mean)
-        transforms["random_erasing"] = RandomErasing(args.random_erasing, mean)
+        red, green, blue = (round(255 * channel) for channel in normalisation.mean)
+        transforms["random_erasing"] = RandomErasing(args.random_erasing, (red, green, blue))
     return transforms
 
 
@@ -314,12 +323,14 @@ def make_trainer(parts: Parts) -> Trainer:
     class_weights = None
     if args.class_weights == "balanced":
         counts = np.bincount(dataset.labels[dataset.splits["train"]], minlength=len(dataset.classes))
-        class_weights = balanced_class_weights(torch.tensor(counts, dtype=torch.float32)).to(parts.device)
+        class_weights = balanced_class_weights(torch.tensor(counts, dtype=torch.float32)).to(
+            parts.classifier.device
+        )
     return Trainer(
-        parts.network,
+        parts.classifier.network,
         make_optimizer(
             args.optimizer,
-            parts.network,
+            parts.classifier.network,
             args.learning_rate * (parts.global_batch / REFERENCE_BATCH if args.linear_scaling else 1),
             args.weight_decay,
             nesterov=args.nesterov,
@@ -328,14 +339,14 @@ def make_trainer(parts: Parts) -> Trainer:
         lr_factor=Schedule(
             args.decay_type, parts.steps_per_epoch, args.epochs, args.warmup_epochs, args.milestones
         ),
-        augment=Augment(make_transforms(args, parts.normalisation)),
-        normalise=parts.normalise,
+        augment=Augment(make_transforms(args, parts.classifier.normalisation)),
+        normalise=parts.classifier.normalise,
         mixing=Mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
         criterion=CrossEntropy(args.label_smooth),
         num_classes=len(dataset.classes),
-        precision=parts.precision,
+        precision=parts.classifier.precision,
         seed=args.seed,
-        device=parts.device,
+        device=parts.classifier.device,
         teacher=parts.teacher,
         class_weights=class_weights,
         accumulate=args.accumulate,
@@ -346,9 +357,9 @@ def make_trainer(parts: Parts) -> Trainer:
     )
 
 
-def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, about: dict, log: RunLog) -> Fit:
-    """The run's epochs: which batches, and where they are kept; `about` goes into each checkpoint."""
-    args = parts.args
+def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, log: RunLog) -> Fit:
+    """The run's epochs: which batches, and where they are kept."""
+    args, about = parts.args, parts.about()
     order = partial(
         training_order,
         parts.dataset.splits["train"],

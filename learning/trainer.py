@@ -3,7 +3,8 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ class Trainer:
 
     def _draw_layers(self, draws: Draws, count: int) -> list[np.ndarray]:
         """What each of the random layers does to the images."""
-        columns = Counter()
+        columns: Counter[str] = Counter()
         for layer in self.random_layers:
             columns[layer.stream] += layer.columns
         left = {stream: draws.of_places(stream, count, number) for stream, number in columns.items()}
@@ -207,7 +208,7 @@ class Trainer:
 
         `factors` are those of each of the random layers.
         """
-        total, hits = torch.zeros((), device=self.device), 0
+        total = hits = torch.zeros((), device=self.device)
         count = min(self.accumulate, len(pixels))
         whole = (pixels, targets, *factors)
         # In parts as equal as they can be.
@@ -250,7 +251,7 @@ class Trainer:
             "totals": self.totals.state_dict(),
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.network.load_state_dict(state["network"])
         if self.ema is not None:

@@ -10,6 +10,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.errors import UserError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -37,10 +39,8 @@ NETWORKS: dict[str, tuple[str, str]] = {
 NORMS = ("batchnorm", "frozen_batchnorm", "evonorm", "evonorm_b0")
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """Weights that cannot be had or do not fit; the message says which, where, and what to do."""
-
-    exit_code = 2
 
 
 def build_network(

@@ -87,11 +87,11 @@ class MBConv(nn.Module):
     @property
     def last_norm(self) -> nn.Module | None:
         """The norm that --zero_gamma starts at 0."""
-        return self.block[-1][1] if self.sum is not None else None
+        return self.block[-1].get_submodule("1") if self.sum is not None else None
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        branch = self.block(images)
-        return branch if self.sum is None else self.sum(branch, images)
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        branch = self.block(features)
+        return branch if self.sum is None else self.sum(branch, features)
 
 
 class EfficientNet(nn.Module):

@@ -27,6 +27,9 @@ class EvoNorm(nn.Module):
     Of `activation` only matters whether there is one; the layer brings its own.
     """
 
+    zeros: torch.Tensor
+    ones: torch.Tensor
+
     def __init__(
         self, channels: int, activation: nn.Module | None = None, eps: float = 1e-5, momentum: float = 0.1
     ):
@@ -78,6 +81,8 @@ class EvoNormB0(EvoNorm):
     s_batch is the standard deviation of a channel over batch, height and width; a running mean of its
     square, `running_var`, stands in for it in evaluation. s_instance is that of one image's channel.
     """
+
+    running_var: torch.Tensor
 
     def __init__(self, channels: int, activation: nn.Module | None = None, **kwargs):
         super().__init__(channels, activation, **kwargs)

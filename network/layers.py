@@ -44,32 +44,34 @@ class Conv2d(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
         self.is_depthwise = 1 < groups == inputs == outputs
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if images.device.type != "cpu" or not self.training:
-            return super().forward(images)
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if features.device.type != "cpu" or not self.training:
+            return super().forward(features)
         low_precision = torch.is_autocast_enabled("cpu")
         if self.is_depthwise:
             with torch.autocast("cpu", enabled=False):
-                return self._depthwise(images.float() if low_precision else images)
-        dtype = torch.get_autocast_dtype("cpu") if low_precision else images.dtype
+                return self._depthwise(features.float() if low_precision else features)
+        dtype = torch.get_autocast_dtype("cpu") if low_precision else features.dtype
         few, few_a_channel = FEW_PIXELS.get(dtype, FEW_PIXELS[torch.float32])
-        pixels = len(images) * math.prod(images.shape[2:]) // math.prod(self.stride)
+        pixels = len(features) * math.prod(features.shape[2:]) // math.prod(self.stride)
         most = few if self.kernel_size == (1, 1) else few_a_channel * self.out_channels
-        return self._as_product(images) if self.groups == 1 and pixels <= most else super().forward(images)
+        return (
+            self._as_product(features) if self.groups == 1 and pixels <= most else super().forward(features)
+        )
 
-    def _depthwise(self, images: torch.Tensor) -> torch.Tensor:
+    def _depthwise(self, features: torch.Tensor) -> torch.Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
-        if self.bias is None and min(images.shape[2:]) < kernel + stride - 1:
-            return DepthwiseConv2d.apply(images, self.weight, stride, self.padding[0])
-        return super().forward(images)
+        if self.bias is None and min(features.shape[2:]) < kernel + stride - 1:
+            return DepthwiseConv2d.apply(features, self.weight, stride, self.padding[0])
+        return super().forward(features)
 
-    def _as_product(self, images: torch.Tensor) -> torch.Tensor:
+    def _as_product(self, features: torch.Tensor) -> torch.Tensor:
         """The same by a matrix product; [N, C, H, W] to [N, C', H', W'] in channels_last memory order."""
-        rows = images.permute(0, 2, 3, 1)
+        rows = features.permute(0, 2, 3, 1)
         if self.kernel_size == (1, 1):
             rows = rows[:, :: self.stride[0], :: self.stride[1]]
         else:
-            height, width = self.padding
+            height, width = map(int, self.padding)  # never a word, as "same"
             rows = F.pad(rows, (0, 0, width, width, height, height))
             for axis in (0, 1):
                 rows = rows.unfold(1 + axis, self.kernel_size[axis], self.stride[axis])
@@ -84,13 +86,13 @@ class SameConv2d(Conv2d):
     At stride 2 on an even size that pads more at the end than at the start, which `nn.Conv2d` cannot.
     """
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         padding = []
         for axis in (1, 0):  # F.pad counts from the last axis
-            kernel, stride, size = self.kernel_size[axis], self.stride[axis], images.shape[2 + axis]
+            kernel, stride, size = self.kernel_size[axis], self.stride[axis], features.shape[2 + axis]
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             padding += [total // 2, total - total // 2]
-        return super().forward(F.pad(images, padding))
+        return super().forward(F.pad(features, padding))
 
 
 def whole_multiple(channels: float, divisor: int) -> int:
@@ -113,6 +115,7 @@ def conv_norm(
 
     The size is divided by `stride`. `same` pads as TensorFlow does, which differs at stride 2 only.
     """
+    conv: Conv2d
     if same and stride > 1:
         conv = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
     else:
@@ -132,9 +135,9 @@ class SqueezeExcitation(nn.Module):
         self.activation = activation
         self.fc2 = Conv2d(squeezed, channels, 1)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        weights = self.fc2(self.activation(self.fc1(images.mean((2, 3), keepdim=True))))
-        return images * weights.sigmoid()
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        weights = self.fc2(self.activation(self.fc1(features.mean((2, 3), keepdim=True))))
+        return features * weights.sigmoid()
 
 
 class RandomLayer(nn.Module):

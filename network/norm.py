@@ -24,13 +24,14 @@ class BatchNormAct(nn.BatchNorm2d):
         self, channels: int, activation: nn.Module | None = None, eps: float = 1e-5, momentum: float = 0.1
     ):
         super().__init__(channels, eps, momentum)
+        self.momentum: float  # never None, which would be a mean over all steps
         self.activation = activation or nn.Identity()
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         statistics = self.running_mean, self.running_var
         affine = self.weight, self.bias
         return self.activation(
-            F.batch_norm(images, *statistics, *affine, self.training, self.momentum, self.eps)
+            F.batch_norm(features, *statistics, *affine, self.training, self.momentum, self.eps)
         )
 
 
@@ -72,5 +73,5 @@ def zero_residual_gammas(network: nn.Module) -> int:
     """Set gamma of each residual branch's last norm to 0; returns how many there are."""
     norms = residual_last_norms(network)
     for norm in norms:
-        nn.init.zeros_(norm.weight)
+        nn.init.zeros_(norm.get_parameter("weight"))
     return len(norms)

@@ -79,7 +79,7 @@ def stages(line: Line) -> Iterator[tuple[int, int, int]]:
         yield len(list(blocks)), width, group_width
 
 
-class Transform(nn.Sequential):
+class Branch(nn.Sequential):
     """The bottleneck of a block: 1x1, 3x3 in groups, squeeze-and-excitation in RegNetY, 1x1."""
 
     def __init__(self, inputs: int, width: int, stride: int, group_width: int, se: bool, norm: NormLayer):
@@ -97,10 +97,10 @@ class Block(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int, group_width: int, se: bool, norm: NormLayer):
         super().__init__()
         if inputs != width or stride > 1:
-            self.proj = conv_norm(inputs, width, 1, stride, norm)
+            self.proj: nn.Module = conv_norm(inputs, width, 1, stride, norm)
         else:
             self.proj = nn.Identity()
-        self.f = Transform(inputs, width, stride, group_width, se, norm)
+        self.f = Branch(inputs, width, stride, group_width, se, norm)
         self.sum = StochasticDepth(0.0)
         self.activation = nn.ReLU(inplace=True)
 
@@ -109,8 +109,8 @@ class Block(nn.Module):
         """The norm that --zero_gamma starts at 0."""
         return self.f.c[1]
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.sum(self.f(images), self.proj(images)))
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.sum(self.f(features), self.proj(features)))
 
 
 class RegNet(nn.Module):

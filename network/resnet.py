@@ -54,10 +54,10 @@ class BasicBlock(nn.Module):
         """The norm that --zero_gamma starts at 0."""
         return self.bn2
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        branch = self.bn1(self.conv1(images))
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        branch = self.bn1(self.conv1(features))
         branch = self.bn2(self.conv2(branch))
-        return self.relu(self.sum(branch, self.downsample(images)))
+        return self.relu(self.sum(branch, self.downsample(features)))
 
 
 class Bottleneck(nn.Module):
@@ -83,15 +83,15 @@ class Bottleneck(nn.Module):
         """The norm that --zero_gamma starts at 0."""
         return self.bn3
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        branch = self.bn1(self.conv1(images))
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        branch = self.bn1(self.conv1(features))
         branch = self.bn2(self.conv2(branch))
         branch = self.bn3(self.conv3(branch))
-        return self.relu(self.sum(branch, self.downsample(images)))
+        return self.relu(self.sum(branch, self.downsample(features)))
 
 
 # The block, and how many of them each of the four stages has (table 1 of the paper).
-MEMBERS = {
+MEMBERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
     "ResNet18": (BasicBlock, (2, 2, 2, 2)),
     "ResNet34": (BasicBlock, (3, 4, 6, 3)),
     "ResNet50": (Bottleneck, (3, 4, 6, 3)),
@@ -104,6 +104,10 @@ class ResNet(nn.Module):
     """Images [N, 3, H, W] -> logits [N, num_classes], through four stages at 1/4 to 1/32 of the size."""
 
     head = "fc"
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(self, member: str, tweak: str, num_classes: int, norm: NormLayer):
         super().__init__()
@@ -116,7 +120,7 @@ class ResNet(nn.Module):
                 ("4", norm(32, nn.ReLU(inplace=True))),
                 ("6", conv(32, 64, 3)),
             )
-            self.conv1 = nn.Sequential(OrderedDict(layers))
+            self.conv1: nn.Module = nn.Sequential(OrderedDict(layers))
         else:
             self.conv1 = conv(3, 64, 7, stride=2)
         self.bn1 = norm(64, nn.ReLU(inplace=True))

@@ -27,6 +27,12 @@ class Normalisation(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    @classmethod
+    def of(cls, parts: Sequence[Sequence[float]]) -> "Normalisation":
+        """That of a checkpoint, which holds lists."""
+        (red, green, blue), (red_std, green_std, blue_std) = parts
+        return cls((red, green, blue), (red_std, green_std, blue_std))
+
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LITE = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)  # (x - 127) / 128 of levels 0 to 255
@@ -79,7 +85,7 @@ def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
 def _translate_and_fill(network: nn.Module, content: dict, path: str | Path) -> LoadedWeights:
     """Fill the network from the content of a file of one of the known kinds."""
     if {"network", "normalisation"} <= content.keys():
-        normalisation = Normalisation(*(tuple(part) for part in content["normalisation"]))
+        normalisation = Normalisation.of(content["normalisation"])
         return _fill(network, content["network"], f"the checkpoint {path}", normalisation)
     if "model_state" in content:
         return _fill(network, from_pycls(content["model_state"], network), f"pycls's {path}", IMAGENET)
@@ -282,8 +288,8 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
     network.load_state_dict({key: state[key] for key in expected}, strict=False)
     if head <= fresh:
         # All classes alike at first: the gradients of random weights would only disturb the features.
-        nn.init.zeros_(network.get_submodule(network.head).weight)
-        nn.init.zeros_(network.get_submodule(network.head).bias)
+        for parameter in network.get_submodule(str(network.head)).parameters():
+            nn.init.zeros_(parameter)
     if network.zero_gamma:
         count = zero_residual_gammas(network)
         warnings.append(

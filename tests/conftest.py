@@ -40,6 +40,15 @@ def write_images(folder: Path, per_class: int, seed: int, classes=CLASSES) -> No
             draw(name, rng).save(folder / name / f"{number:03d}.png")
 
 
+def as_trained(network, model: str, classes=CLASSES, **others) -> dict:
+    """What the best.pt of a run would hold whose network this is."""
+    place = {"epoch": 1, "step": 3, "best": None, "precision": "fp32"}
+    flags = {"model": model, "norm": "batchnorm", "image_size": 32}
+    normalisation = [[0.4] * 3, [0.2] * 3]
+    about = {"classes": list(classes), "flags": flags, "normalisation": normalisation}
+    return {"network": network.state_dict(), **about, **place, **others}
+
+
 def applied(transform, images, seed=0, aspects=None):
     """A transform of learning/augment.py alone, on a batch."""
     from learning.augment import Augment

@@ -344,7 +344,7 @@ def take_steps(argv: list[str]) -> None:
     """Two steps of a run, of which the second is counted."""
     parts = assemble(options.parse_args(argv), None, lambda: None)
     trainer = make_trainer(parts)
-    batches = make_fit(parts, trainer, Path(), {}, None).batches_from(0)
+    batches = make_fit(parts, trainer, Path(), None).batches_from(0)
     for _ in range(2):
         trainer.train_step(*next(batches))
 

@@ -19,7 +19,7 @@ from tests.test_images import never
 from utils.data.decode import Frame, decode
 from utils.data.folders import find_dataset
 from utils.data.leaks import leaks
-from utils.run.checkpoint import load_checkpoint, save_checkpoint
+from utils.run.checkpoint import read_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_more_workers_than_cores_are_taken_without_a_word(data, program, capfd):
 
 def test_fewer_images_than_a_batch_are_one_batch(data, program):
     assert program("run", *SMALL, "--batch_size", "1000") == 0
-    assert load_checkpoint(program.run("run") / "last.pt")["step"] == 2  # in two epochs
+    assert read_checkpoint(program.run("run") / "last.pt")["step"] == 2  # in two epochs
 
 
 def test_every_kind_of_image_is_read_rightly(tmp_path):
@@ -330,7 +330,7 @@ def test_a_place_where_nothing_can_be_written_is_named(program, capsys, tmp_path
 def test_checkpoints_that_do_not_belong_are_refused(data, program, capsys, tmp_path):
     assert program("run", *SMALL) == 0
     run = program.run("run")
-    content = load_checkpoint(run / "last.pt")
+    content = read_checkpoint(run / "last.pt")
 
     def answer(*flags: str) -> str:
         capsys.readouterr()
@@ -468,8 +468,8 @@ def test_the_weights_of_another_network_in_a_runs_place_are_told(program, capsys
     assert program("run", *SMALL) == 0
     assert program("other", *SMALL, "--model", "ResNet18") == 0
     best = program.run("run") / "best.pt"
-    flags = load_checkpoint(best)["flags"]
-    save_checkpoint(best, {**load_checkpoint(program.run("other") / "best.pt"), "flags": flags})
+    flags = read_checkpoint(best)["flags"]
+    save_checkpoint(best, {**read_checkpoint(program.run("other") / "best.pt"), "flags": flags})
     capsys.readouterr()
     assert program("run", "--evaluate") == 2
     assert "best.pt holds another network than its flags say" in told(capsys)
@@ -480,7 +480,7 @@ def test_the_weights_of_another_network_in_a_runs_place_are_told(program, capsys
 def test_a_run_that_lost_its_last_checkpoint_keeps_its_best(program, capsys):
     assert program("run", *SMALL, "--learning_rate", "0.001") == 0
     run = program.run("run")
-    content = load_checkpoint(run / "best.pt")
+    content = read_checkpoint(run / "best.pt")
     save_checkpoint(run / "best.pt", {**content, "epoch": 2})
     for name in ("last.pt", "result.json"):
         (run / name).unlink()

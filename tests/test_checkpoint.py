@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from utils.errors import UserError
-from utils.run.checkpoint import load_checkpoint, save_checkpoint
+from utils.run.checkpoint import read_checkpoint, save_checkpoint
 from utils.run.folder import RunFolder
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     content = {"network": {"w": torch.randn(3)}, "step": 3, "flags": {"mixup": 0.2, "milestones": [1, 2]}}
     save_checkpoint(tmp_path / "last.pt", content)
-    loaded = load_checkpoint(tmp_path / "last.pt")
+    loaded = read_checkpoint(tmp_path / "last.pt")
     assert torch.equal(loaded["network"]["w"], content["network"]["w"])
     assert (loaded["step"], loaded["flags"]) == (3, content["flags"])
     assert list(tmp_path.iterdir()) == [tmp_path / "last.pt"]
@@ -23,18 +23,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
     save_checkpoint(path, {"step": 3})
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"last\.pt is damaged"):
-        load_checkpoint(path)
+        read_checkpoint(path)
 
 
 def test_other_files_are_no_checkpoints(tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "weights.pt")
     with pytest.raises(UserError, match="not a checkpoint of this program"):
-        load_checkpoint(tmp_path / "weights.pt")
+        read_checkpoint(tmp_path / "weights.pt")
     torch.save({"format": 99}, tmp_path / "newer.pt")
     with pytest.raises(UserError, match="newer version"):
-        load_checkpoint(tmp_path / "newer.pt")
+        read_checkpoint(tmp_path / "newer.pt")
     with pytest.raises(UserError, match=r"none\.pt: No such file"):
-        load_checkpoint(tmp_path / "none.pt")
+        read_checkpoint(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/../../x", "/tmp/x", ".."])

@@ -121,7 +121,7 @@ def test_a_step_does_not_make_the_host_wait(program, tmp_path):
         arguments = program.arguments("x", *RUN, *flags)
         parts = assemble(parse_args(arguments), None, lambda: None)
         trainer = make_trainer(parts)
-        batches = make_fit(parts, trainer, tmp_path, {}, None).batches_from(0)
+        batches = make_fit(parts, trainer, tmp_path, None).batches_from(0)
         trainer.train_step(*next(batches))
         batch = next(batches)
         torch.cuda.set_sync_debug_mode("error")
@@ -137,7 +137,7 @@ def test_memory_does_not_creep_over_evaluations(program, capsys):
     trainer = make_trainer(parts)
     reserved = []
     for _ in range(20):
-        for network in (parts.network, trainer.ema.network):
+        for network in (parts.classifier.network, trainer.ema.network):
             parts.evaluate(network, "val")
         reserved.append(torch.cuda.memory_reserved() / 1e6)
     with capsys.disabled():

@@ -19,7 +19,7 @@ from tests.test_trainer import assert_same
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import LAYOUTS, find_dataset
 from utils.errors import UserError
-from utils.run.checkpoint import load_checkpoint, save_checkpoint
+from utils.run.checkpoint import read_checkpoint, save_checkpoint
 
 FLAGS = [flag for action in options.build_parser()._actions for flag in action.option_strings]
 CHOICES = [str(choice) for action in options.build_parser()._actions for choice in action.choices or ()]
@@ -90,7 +90,7 @@ def checkpoint(tmp_path_factory):
     """A checkpoint's path, bytes and content."""
     path = tmp_path_factory.mktemp("fuzz") / "last.pt"
     save_checkpoint(path, {"network": {"w": torch.arange(100.0)}, "flags": {"mixup": 0.2}, "step": 3})
-    return path, path.read_bytes(), load_checkpoint(path)
+    return path, path.read_bytes(), read_checkpoint(path)
 
 
 @fuzz
@@ -99,7 +99,7 @@ def test_any_bytes_are_no_checkpoint(checkpoint, content):
     path, _, _ = checkpoint
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"last\.pt"):
-        load_checkpoint(path)
+        read_checkpoint(path)
 
 
 @fuzz
@@ -109,7 +109,7 @@ def test_a_changed_checkpoint_is_refused_or_unharmed(checkpoint, place, change, 
     place %= len(whole)
     path.write_bytes(whole[:place] + change + (b"" if cut else whole[place + len(change) :]))
     try:
-        loaded = load_checkpoint(path)
+        loaded = read_checkpoint(path)
     except UserError:
         return
     assert_same(loaded, content)
@@ -120,7 +120,7 @@ def test_a_tensor_that_is_marked_as_a_folder_is_damage(checkpoint):
     attributes = whole.rindex(b"archive/data/0") - 8  # in the zip's directory
     path.write_bytes(whole[:attributes] + b"\x10" + whole[attributes + 1 :])
     with pytest.raises(UserError, match="damaged"):
-        load_checkpoint(path)
+        read_checkpoint(path)
 
 
 @fuzz

@@ -9,6 +9,7 @@ import pytest
 import options
 from tests.conftest import ROOT
 from utils.errors import UserError
+from utils.flags import run_flags
 
 ANCESTOR_DEFAULTS = {
     "model": "ResNet50",
@@ -165,19 +166,19 @@ def test_the_demo_sets_sizes_that_flags_override():
 
 
 def test_a_run_goes_on_with_its_own_flags():
-    stored = options.run_flags(parse("--epochs", "7", "--mixup", "0.2", "--num_workers", "1"))
+    stored = run_flags(parse("--epochs", "7", "--mixup", "0.2", "--num_workers", "1"))
     args = options.with_flags_of_run(parse("--resume", "--num_workers", "2", "--mixup", "0.2"), stored, "x")
     assert (args.epochs, args.mixup, args.num_workers, args.resume) == (7, 0.2, 2, True)
 
 
 def test_flags_that_would_change_a_run_are_named():
-    stored = options.run_flags(parse("--epochs", "7"))
+    stored = run_flags(parse("--epochs", "7"))
     with pytest.raises(UserError, match=r"--epochs 8 \(the run has 7\), --mixup 0.2 \(the run has 0.0\)"):
         options.with_flags_of_run(parse("--resume", "--epochs", "8", "--mixup", "0.2"), stored, "x")
 
 
 def test_a_run_older_than_a_flag_has_the_flags_default():
-    stored = options.run_flags(parse("--epochs", "7"))
+    stored = run_flags(parse("--epochs", "7"))
     del stored["ema"], stored["crop"]
     args = options.with_flags_of_run(parse("--resume"), stored, "x")
     assert (args.epochs, args.ema, args.crop) == (7, None, "none")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from network import build_network
-from tests.conftest import SMALL
+from tests.conftest import SMALL, as_trained
 from tests.pretend_gpu import CannotPretend, PretendGpu
 from utils.run.checkpoint import save_checkpoint
 
@@ -92,9 +92,7 @@ def files(tmp_path_factory):
         if name not in made:
             network = build_network(name, 3)
             torch.save(network.state_dict(), weights)
-            about = {"classes": ["circle", "plain", "stripes"], "flags": {"model": name, "norm": "batchnorm"}}
-            content = {"network": network.state_dict(), "normalisation": [[0.4] * 3, [0.2] * 3], **about}
-            save_checkpoint(teacher, content)
+            save_checkpoint(teacher, as_trained(network, name))
             made.add(name)
         return {"WEIGHTS": weights, "TEACHER": teacher}
 

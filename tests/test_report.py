@@ -15,9 +15,11 @@ import pytest
 from matplotlib.axes import Axes
 
 import options
+from learning.results import write_predictions
 from tests.conftest import CLASSES, write_images
 from tests.test_batch import history_list
 from utils.batch import make_commands, read_list
+from utils.flags import run_flags
 from utils.report.__main__ import default_flags, gather, main, settings
 from utils.report.comparison import takes
 from utils.report.pictures import accuracies, effects
@@ -25,7 +27,7 @@ from utils.report.sections import make_sections, to_markdown
 from utils.report.statistics import Estimate, Spread, difference
 from utils.report.tricks import Tricks
 from utils.run.files import write_json
-from utils.run.results import write_predictions
+from utils.run.records import About, Result, as_content
 
 IMAGES = 300
 
@@ -47,7 +49,9 @@ def made_up_run(
     folder = root / name
     folder.mkdir(parents=True)
     args = options.parse_args(["--checkpoint_name", name, "--seed", str(seed), *flags])
-    write_json(folder / "args.json", {"flags": options.run_flags(args) | kept, "teacher": teacher})
+    images = {"classes": list(classes), "normalisation": [[0.5] * 3] * 2, "precision": "fp32"}
+    about = About(flags=run_flags(args) | kept, teacher=teacher, **images)
+    write_json(folder / "args.json", as_content(about))
     row = {"epoch": 1, "val_accuracy": val, "peak_memory_mb": 512.0}
     with open(folder / "log.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, row)
@@ -60,8 +64,21 @@ def made_up_run(
     test = SimpleNamespace(labels=labels, probabilities=probabilities)
     paths = [f"test/{classes[label]}/{number:03d}.png" for number, label in enumerate(labels)]
     write_predictions(folder / "predictions.csv", paths, classes, test)
-    result = {"val_accuracy": val, "test_accuracy": 100 * right.mean(), "train_seconds": 60 * minutes}
-    write_json(folder / "result.json", result | {"images_per_second": 100.0})
+    result = Result(
+        best_epoch=2,
+        best_weights="raw",
+        val_accuracy=val,
+        test_accuracy=100 * right.mean(),
+        test_loss=0.5,
+        test_balanced_accuracy=100 * right.mean(),
+        test_accuracy_per_class={},
+        test_accuracy_last=100 * right.mean(),
+        train_seconds=60 * minutes,
+        images_per_second=100.0,
+        split_sizes={"train": 100, "val": 20, "test": len(right)},
+        skipped_images=0,
+    )
+    write_json(folder / "result.json", as_content(result))
 
 
 def right(share: float, seed: int, images: int = IMAGES) -> np.ndarray:
@@ -206,7 +223,7 @@ def test_without_a_baseline_the_plainest_is_it(tmp_path):
 def history(tmp_path) -> Tricks:
     """The tricks of the 29 experiments."""
     found = {
-        name: settings(options.run_flags(options.parse_args(command)), None)
+        name: settings(run_flags(options.parse_args(command)), None)
         for name, command in make_commands(read_list(history_list(tmp_path)), [], []).items()
     }
     plain = settings(default_flags(120), None)

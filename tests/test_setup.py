@@ -6,8 +6,9 @@ import torch
 from learning.augment import Normalise
 from learning.setup import assemble, make_trainer
 from options import parse_args
-from tests.conftest import SMALL, write_images
+from tests.conftest import SMALL, as_trained, write_images
 from utils.errors import UserError
+from utils.run.checkpoint import save_checkpoint
 
 
 @pytest.fixture
@@ -33,16 +34,18 @@ def test_evaluation_sees_the_middle_of_images_that_are_stored_larger(parts_of):
     parts = parts_of("--crop", "random")
     images = images_of(parts)
     assert images.shape[2:] == (37, 37)  # 8/7 of 32
-    (view,) = parts.views
-    assert torch.equal(view(images), parts.normalise(images[:, :, 2:34, 2:34]))
+    (view,) = parts.classifier.views
+    assert torch.equal(view(images), parts.classifier.normalise(images[:, :, 2:34, 2:34]))
     whole = parts_of()
-    assert torch.equal(whole.views[0](images_of(whole)), whole.normalise(images_of(whole)))
+    assert torch.equal(
+        whole.classifier.views[0](images_of(whole)), whole.classifier.normalise(images_of(whole))
+    )
 
 
 def test_the_second_view_is_the_mirror_image(parts_of):
     parts = parts_of("--tta", "flip")
     images = images_of(parts)
-    first, second = parts.views
+    first, second = parts.classifier.views
     assert torch.equal(second(images), first(images.flip(-1)))
     assert not torch.equal(second(images), first(images))
 
@@ -61,18 +64,14 @@ def test_linear_scaling_counts_all_batches_of_a_step(parts_of):
 def test_a_teacher_gets_the_inputs_that_it_expects(parts_of, tmp_path):
     plain = parts_of()
     mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
-    content = {
-        "format": 1,
-        "network": plain.network.state_dict(),
-        "normalisation": [mean, std],
-        "classes": list(plain.dataset.classes),
-        "flags": {"model": "RegNetX-200MF", "norm": "batchnorm"},
-    }
-    torch.save(content, tmp_path / "teacher.pt")
+    trained = as_trained(plain.classifier.network, "RegNetX-200MF", normalisation=[mean, std])
+    save_checkpoint(tmp_path / "teacher.pt", trained)
     parts = parts_of("--teacher", str(tmp_path / "teacher.pt"))
     images = images_of(parts)
     theirs = Normalise(mean, std, torch.device("cpu"))(images)
-    torch.testing.assert_close(parts.teacher.to_input(parts.normalise(images)), theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        parts.teacher.to_input(parts.classifier.normalise(images)), theirs, rtol=1e-4, atol=1e-4
+    )
     assert make_trainer(parts).teacher is parts.teacher
 
 
@@ -92,7 +91,7 @@ def test_compiled_steps_have_the_same_losses(parts_of):
     expected = losses_of(make_trainer(plain), plain)  # of two steps: rounding grows with each
     assert abs(expected[0] - expected[1]) > 0.01
     assert losses_of(make_trainer(compiled), compiled) == pytest.approx(expected, rel=1e-3)
-    assert compiled.network.state_dict().keys() == plain.network.state_dict().keys()
+    assert compiled.classifier.network.state_dict().keys() == plain.classifier.network.state_dict().keys()
 
 
 def test_a_machine_that_cannot_compile_is_told(parts_of, monkeypatch):

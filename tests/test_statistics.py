@@ -88,7 +88,7 @@ GRID = [
     (seeds, (spread, other), images)
     for seeds in (2, 3, 5)
     for spread in (0, 1, 2)
-    for other in {spread, spread / 10}  # as restless, or a quiet one
+    for other in {spread, spread / 10}  # as unsteady, or a steady one
     for images in (360, 1500, 3000)
 ]
 
@@ -98,7 +98,7 @@ GRID = [
     [*CELLS, *(pytest.param(*cell, marks=pytest.mark.slow) for cell in GRID if cell not in CELLS)],
 )
 def test_several_seeds_without_an_effect_raise_few_false_alarms(seeds, spreads, images):
-    """However much seeds differ, and if one experiment is restless and the other quiet.
+    """However much seeds differ, and if one experiment is unsteady and the other steady.
 
     Other experiments of a study have no part in a comparison, so their number has none.
     """
@@ -159,14 +159,14 @@ def test_the_freedom_of_a_lucky_spread_is_not_that_of_the_other_alone():
     """Three seeds that are equally good by luck, each erring on other images, beside three that differ."""
     steady = np.ones((3, 24), bool)
     steady[np.arange(3), np.arange(3)] = False
-    restless = np.ones((3, 24), bool)
-    restless[:, :8] = restless[1, 8:10] = restless[2, 8:14] = False
-    found = difference(steady, restless)
+    unsteady = np.ones((3, 24), bool)
+    unsteady[:, :8] = unsteady[1, 8:10] = unsteady[2, 8:14] = False
+    found = difference(steady, unsteady)
 
     def rest(table):
         return table - table.mean(0) - table.mean(1)[:, None] + table.mean()
 
-    table, other = 100 * steady.astype(float), 100 * restless.astype(float)
+    table, other = 100 * steady.astype(float), 100 * unsteady.astype(float)
     assert table.mean(1).var(ddof=1) == 0
     lucky = (rest(table) ** 2).sum() / (2 * 23) / 24 / 2  # half of what images make of it
     q = np.var([100 * 16 / 24, 100 * 14 / 24, 100 * 10 / 24], ddof=1)
@@ -295,8 +295,8 @@ def test_the_number_of_seeds_that_it_takes_is_enough():
 
 
 def test_what_no_number_can_show_is_said():
-    restless = Spread(images=500, seeds=2, image=0.5, seed=4.0, rest=0.5, freedom=2)
-    assert not restless.of(10**9, 2).shows(1.0)
+    unsteady = Spread(images=500, seeds=2, image=0.5, seed=4.0, rest=0.5, freedom=2)
+    assert not unsteady.of(10**9, 2).shows(1.0)
     rng = np.random.default_rng(6)
     agreed = predictions(rng, 20)[:, 0]
     steady = np.stack([agreed, agreed], axis=1)  # two seeds that make the same predictions

@@ -8,7 +8,7 @@ import torch
 from learning.setup import assemble, make_fit, make_trainer
 from network import build_network
 from options import parse_args
-from tests.conftest import ROOT, write_images
+from tests.conftest import ROOT, as_trained, write_images
 from tricks import TRICKS as TABLE
 from tricks import Built, in_effect, lines
 from utils.run.checkpoint import save_checkpoint
@@ -82,12 +82,7 @@ def place(tmp_path_factory):
         if hasattr(module, "running_var"):
             module.running_var.uniform_(0.5, 2)
     torch.save(network.state_dict(), root / "weights.pth")
-    about = {
-        "classes": ["circle", "plain", "stripes"],
-        "flags": {"model": "RegNetX-200MF", "norm": "batchnorm"},
-    }
-    content = {"network": network.state_dict(), "normalisation": [[0.4] * 3, [0.2] * 3], **about}
-    save_checkpoint(root / "teacher.pt", content)
+    save_checkpoint(root / "teacher.pt", as_trained(network, "RegNetX-200MF"))
     return root
 
 
@@ -106,8 +101,8 @@ def run(place):
         args = parse_args(["--checkpoint_name", "x", "--epochs", "4", *folders, *flags_given])
         parts = assemble(args, None, lambda: None)
         trainer = make_trainer(parts)
-        fit = make_fit(parts, trainer, place, {}, None)
-        told = lines(in_effect(Built(fit, len(parts.views))))
+        fit = make_fit(parts, trainer, place, None)
+        told = lines(in_effect(Built(fit, len(parts.classifier.views))))
         losses = []
         for batch in islice(fit.batches_from(0), 20):
             trainer.train_step(*batch)

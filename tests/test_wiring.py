@@ -37,7 +37,7 @@ def built(place):
         args = parse_args(["--checkpoint_name", "x", *folders, *SMALL, *flags])
         parts = assemble(args, None, lambda: None)
         trainer = make_trainer(parts)
-        return parts, trainer, make_fit(parts, trainer, place, {}, None)
+        return parts, trainer, make_fit(parts, trainer, place, None)
 
     return build
 
@@ -139,8 +139,8 @@ WIRING = [
     (("--epochs", "9", "--early_stop", "4"), of("fit", "patience"), 4),
     (("--epochs", "9"), of("fit", "epochs"), 9),
     (("--log_interval", "3"), of("fit", "log_interval"), 3),
-    ((), lambda parts, trainer, fit: len(parts.views), 1),
-    (("--tta", "flip"), lambda parts, trainer, fit: len(parts.views), 2),
+    ((), lambda parts, trainer, fit: len(parts.classifier.views), 1),
+    (("--tta", "flip"), lambda parts, trainer, fit: len(parts.classifier.views), 2),
 ]
 
 
@@ -214,7 +214,7 @@ def test_random_crops_are_of_squeezed_training_images_in_their_own_proportions(s
     parts = assemble(args, None, lambda: None)
     trainer = make_trainer(parts)
     log = SimpleNamespace(images=lambda pixels: None, interval=lambda *values: None)
-    fit = make_fit(parts, trainer, shaped, {}, log)
+    fit = make_fit(parts, trainer, shaped, log)
     assert parts.loader.source.pixels.shape == (46, 37, 37, 3)  # 8/7 of 32
     assert parts.training_loader.source.pixels.shape == (40, 64, 64, 3)  # twice 32, of training images alone
     assert (

@@ -144,8 +144,8 @@ class Batch:
 
     def __init__(self, commands: Commands, cards: Sequence[str]):
         self.commands = commands
-        self.cards = cards or [None]
-        self.waiting = queue.SimpleQueue()
+        self.cards: Sequence[str | None] = cards or [None]
+        self.waiting: queue.SimpleQueue = queue.SimpleQueue()
         self.going: dict[str, subprocess.Popen] = {}
         self.failed: dict[str, str] = {}
         self.done = 0
@@ -206,7 +206,7 @@ class Batch:
         if self.stopped:  # between the check and the start
             process.send_signal(self.stopped)
         line = ""
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(mark + line, end="", flush=True)
         code = process.wait()
         with self.lock:

@@ -27,7 +27,6 @@ from torchvision import datasets, transforms
 
 import options
 from learning.setup import Parts, assemble, make_fit, make_trainer
-from network import WeightsError
 from network.weights import IMAGENET, torchvision_name
 from tricks import TRICKS
 from utils.data.batches import Batch, in_order
@@ -59,7 +58,7 @@ class Ours:
         with contextlib.redirect_stdout(io.StringIO()):  # what a run says of itself
             self.parts: Parts = assemble(args, None, lambda: None)
         self.trainer = make_trainer(self.parts)
-        fit = make_fit(self.parts, self.trainer, Path(), {}, None)  # type: ignore[arg-type]
+        fit = make_fit(self.parts, self.trainer, Path(), None)  # type: ignore[arg-type]
         self.batches = fit.batches_from(0)
         self.fixed = next(self.batches)
 
@@ -189,7 +188,7 @@ def loader_rate(settings: argparse.Namespace, size: int, *flags: str) -> float:
     for _ in range(3):
         started = time.perf_counter()
         for images, *_ in parts.loader(in_order(indices, settings.batch_size)):
-            parts.normalise(images)
+            parts.classifier.normalise(images)
         best = max(best, len(indices) / (time.perf_counter() - started))
     return best
 
@@ -231,8 +230,8 @@ def compare_networks(settings: argparse.Namespace, device: torch.device) -> None
             steps[kind] = Loop(settings, model, kind == "tuned").end_to_end
         ahead = AHEAD * cores() if "tuned" in kinds else 0
         rate = rates(steps, settings.rounds, settings.steps, ahead)
-        dtype = DTYPES[ours.parts.precision]
-        operations = operations_of_a_step(ours.parts.network, settings.image_size, device)
+        dtype = DTYPES[ours.parts.classifier.precision]
+        operations = operations_of_a_step(ours.parts.classifier.network, settings.image_size, device)
         share = rate["synthetic"] * operations / ceiling(device, dtype)
         row = [model, f"{rate['synthetic']:.0f}", f"{rate['ours']:.0f}"]
         row += [f"{rate['ours'] / rate['synthetic']:.2f}", f"{share:.0%}"]
@@ -297,14 +296,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4, metavar="N", help="steps a turn")
     parser.add_argument("--baseline", action="store_true", help="beside the usual loops of torchvision")
     parser.add_argument("--skip", nargs="+", default=(), choices=("networks", "memory", "tricks", "input"))
-    settings, settings.flags = parser.parse_known_args(argv)
+    settings, flags = parser.parse_known_args(argv)
+    settings.flags = flags
     refused = [flag for flag in settings.flags if flag.partition("=")[0] in NOT_OURS]
     if refused:
         parser.error(f"{refused[0]} has no meaning here; leave it out (--networks names the networks)")
     settings.device = options.parse_args(["--checkpoint_name", "benchmark", *settings.flags]).device
     try:
         measure(settings)
-    except (UserError, WeightsError) as error:
+    except UserError as error:
         parser.error(visible(error))
 
 

@@ -1,23 +1,29 @@
-"""The ways a run ends early, each with its exit code; `main.main` turns them into one line."""
+"""The ways a program ends early, each with its exit code, which it tells in one line."""
 
 import errno
 import signal
 from pathlib import Path
 
 
-class UserError(Exception):
+class ProgramError(Exception):
+    """What ends a program with one line, the message, and an exit code."""
+
+    exit_code: int
+
+
+class UserError(ProgramError):
     """Something the person can put right: the message names the thing and what to do. Exit 2."""
 
     exit_code = 2
 
 
-class RunFailed(Exception):
+class RunFailed(ProgramError):
     """The run itself went wrong, for example a loss that is not finite. Exit 1."""
 
     exit_code = 1
 
 
-class Interrupted(Exception):
+class Interrupted(ProgramError):
     """A signal asked the run to stop, and it reached a point where it can. Exit 128 + signal."""
 
     def __init__(self, signal_number: int, advice: str = "give the same command again"):

@@ -20,8 +20,9 @@ class Help(argparse.HelpFormatter):
     """Adds each flag's default to its help, where there is one to tell."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        silent = action.default in (None, False, "", argparse.SUPPRESS) or "default" in action.help
-        return action.help if silent else f"{action.help} (default: %(default)s)"
+        words = action.help or ""
+        silent = action.default in (None, False, "", argparse.SUPPRESS) or "default" in words
+        return words if silent else f"{words} (default: %(default)s)"
 
 
 def number(
@@ -88,3 +89,8 @@ class Flag:
         if self.several:
             options["nargs"] = "+"
         group.add_argument(f"--{self.name}", **options)
+
+
+def run_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as plain values, for args.json and the checkpoint."""
+    return {name: value for name, value in vars(args).items() if name != "given"}

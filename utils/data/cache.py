@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from tqdm import tqdm
 
 from utils.data.decode import Frame, UnreadableImage, aspect, decode
@@ -72,8 +72,8 @@ def image_aspects(
     read.
     """
     series = _series(dataset, frame)
-    note = folder and folder / f"{series}-{fingerprint(dataset, frame)[:16]}.aspects"
-    known = note and _aspects(note, len(dataset.files))
+    note = folder / f"{series}-{fingerprint(dataset, frame)[:16]}.aspects" if folder else None
+    known = _aspects(note, len(dataset.files)) if note else None
     if known is not None:
         return known
     found = np.empty(len(dataset.files))
@@ -167,7 +167,7 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return None
 
 
-def _locked(path: Path, check: Callable[[], None]) -> FileLock:
+def _locked(path: Path, check: Callable[[], None]) -> AcquireReturnProxy:
     """Hold the lock, saying so when that means waiting for another run."""
     lock = FileLock(path)
     waiting = False
@@ -192,7 +192,7 @@ def _build(
         _reserve(file.fileno(), start + len(dataset.files) * length, path.parent)
 
         def write(index: int, pixels: np.ndarray) -> None:
-            os.pwrite(file.fileno(), pixels, start + index * length)
+            os.pwrite(file.fileno(), pixels.data, start + index * length)
 
         _refuse(_decode_all(dataset, frame, write, check), len(dataset.files))
 

@@ -63,9 +63,9 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
 def aspect(path: Path) -> float:
     """The width over the height of an image, upright, from the head of its file. Raises `UnreadableImage`."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.format == "TIFF":  # whose size Pillow turns, or does not, by its version
-                image = ImageOps.exif_transpose(image)
+        with Image.open(path, formats=FORMATS) as file:
+            # The size of a TIFF is turned by Pillow, or not, by its version.
+            image = ImageOps.exif_transpose(file) if file.format == "TIFF" else file
             width, height = image.size
             on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return height / width if on_its_side else width / height

@@ -4,7 +4,7 @@ Sky, light, tint, season, viewpoint and clutter come from the same distributions
 network has to look at shapes: the mean colour of an image says little about its class.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -28,7 +28,7 @@ SKIES = (
 GROUNDS = ((70, 110, 50), (140, 95, 50), (215, 220, 230), (165, 150, 100), (120, 160, 80), (60, 75, 100))
 
 
-def shade(colour: Sequence[float], factor: float) -> Colour:
+def shade(colour: Iterable[float], factor: float) -> Colour:
     """The colour times `factor`, within 0..255."""
     red, green, blue = (int(min(max(part * factor, 0), 255)) for part in colour)
     return red, green, blue
@@ -36,7 +36,7 @@ def shade(colour: Sequence[float], factor: float) -> Colour:
 
 def pick(rng: np.random.Generator, choices: Sequence) -> tuple:
     """One of `choices`."""
-    return choices[rng.integers(len(choices))]
+    return choices[int(rng.integers(len(choices)))]
 
 
 def ridge(rng: np.random.Generator, height: float, roughness: float) -> np.ndarray:

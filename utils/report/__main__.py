@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import options
 from utils.errors import UserError, explain
-from utils.flags import Help, Parser
+from utils.flags import Help, Parser, run_flags
 from utils.report import page, pictures
 from utils.report.comparison import Evidence
 from utils.report.runs import Run, find_runs, group
@@ -99,14 +100,14 @@ def choose_baseline(runs: list[Run]) -> str:
 
 def default_flags(epochs: int) -> dict:
     """The flags of a run of so many epochs without any others."""
-    return options.run_flags(options.parse_args(["--checkpoint_name", "default", "--epochs", str(epochs)]))
+    return run_flags(options.parse_args(["--checkpoint_name", "default", "--epochs", str(epochs)]))
 
 
 def settings(flags: Mapping[str, Any], teacher: str | None) -> dict[str, tuple]:
     """What makes a run another experiment."""
     default = default_flags(flags["epochs"])
     return values_of(
-        default | flags, default, teacher, NOT_OF_EXPERIMENT
+        {**default, **flags}, default, teacher, NOT_OF_EXPERIMENT
     )  # some flags are younger than the run
 
 
@@ -117,6 +118,6 @@ def default_settings(run: Run) -> dict[str, tuple]:
 
 
 if __name__ == "__main__":
-    if sys.stdout:
+    if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -143,7 +144,7 @@ def _plain(axes: Axes) -> Axes:
     return axes
 
 
-def _networks(evidence: Evidence) -> dict[str, dict[str, str]]:
+def _networks(evidence: Evidence) -> dict[str, dict[str, Any]]:
     """A colour and a marker for each network."""
     networks = dict.fromkeys(evidence.tricks.network(name) for name in evidence.experiments)
     return {

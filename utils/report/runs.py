@@ -1,7 +1,6 @@
 """The finished runs in a folder, read back from the files that they left."""
 
 import csv
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
+from utils.run.files import read_json
+from utils.run.records import About, Result
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,17 @@ def find_runs(root: Path, settings: Settings) -> tuple[list[Run], list[str]]:
 
 
 def _read_run(folder: Path, name: str, settings: Settings) -> Run:
-    about, result = (json.loads((folder / file).read_text("utf-8")) for file in ("args.json", "result.json"))
+    about, result = read_json(folder / "args.json", About), read_json(folder / "result.json", Result)
     with open(folder / "log.csv", newline="", encoding="utf-8") as file:
         log = list(csv.DictReader(file))
     with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
         _header, *rows = csv.reader(file)
     paths, labels, predictions, *probabilities = zip(*rows, strict=True)
-    flags = about["flags"]
+    flags = about.flags
     kinds = {"seed": int, "epochs": int, "data_dir": str}
     if not all(isinstance(flags[name], kind) for name, kind in kinds.items()) or flags["epochs"] < 1:
         raise ValueError(flags)
-    found = settings(flags, about["teacher"])
+    found = settings(flags, about.teacher)
     hash(tuple(found.values()))  # raises for what is no plain value
     return Run(
         folder=folder,
@@ -107,10 +108,10 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
         seed=flags["seed"],
         flags=flags,
         settings=found,
-        val_accuracy=_finite(result["val_accuracy"]),
-        test_accuracy=_finite(result["test_accuracy"]),
-        minutes=_finite(result["train_seconds"]) / 60,
-        images_per_second=_finite(result["images_per_second"]),
+        val_accuracy=_finite(result.val_accuracy),
+        test_accuracy=_finite(result.test_accuracy),
+        minutes=_finite(result.train_seconds) / 60,
+        images_per_second=_finite(result.images_per_second),
         memory=max(_finite(row["peak_memory_mb"]) for row in log),
         val_accuracies=[_finite(row["val_accuracy"]) for row in log],
         paths=paths,
@@ -121,7 +122,7 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
     )
 
 
-def _finite(value: object) -> float:
+def _finite(value: Any) -> float:
     if not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)

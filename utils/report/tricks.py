@@ -52,7 +52,7 @@ class Tricks:
         return {trick: values.get(trick.name, (None,)) for trick in self.tricks}
 
     def _place(self, experiment: str) -> tuple:
-        network, networks = self.network(experiment), [self.network(self.baseline), *NETWORK.letters]
+        network, networks = self.network(experiment), [self.network(self.baseline), *(NETWORK.letters or ())]
         known = networks.index(network) if network in networks else len(networks)
         added = self.differences(experiment, self.baseline)
         values = [str(self.values[experiment][trick]) for trick in added]

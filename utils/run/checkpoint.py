@@ -1,22 +1,25 @@
 """Checkpoints: dictionaries of tensors and plain values, written atomically and read without pickle."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._pytree import tree_map_only
 
 from utils.errors import UserError
 from utils.run.failures import is_out_of_memory
-from utils.run.files import Record, replacing
+from utils.run.files import replacing
+from utils.run.records import FORMAT, Progress, Weights, as_record
 
-FORMAT = 2  # raised when a run of the version before cannot be gone on with; its weights still load
+Kind = TypeVar("Kind", bound=Weights)
+
 FOLDER = 0x10  # the attribute of a zip's record that marks one
 
 
-def save_checkpoint(path: Path, content: dict) -> None:
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` so that a kill at any moment leaves the old file or the new one.
 
     Its tensors are written as of the host, so that any machine can read them.
@@ -31,8 +34,13 @@ def save_checkpoint(path: Path, content: dict) -> None:
             raise
 
 
-def load_checkpoint(path: Path) -> Record:
-    """Read a checkpoint, its tensors into host memory; raises `UserError` if it is not one."""
+def load_checkpoint(path: Path, kind: type[Kind]) -> Kind:
+    """Read a checkpoint, its tensors into host memory; raises `UserError` if it is not one of this kind."""
+    return as_record(kind, read_checkpoint(path), path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What is in a checkpoint, whatever its kind; raises `UserError` if it is none."""
     try:
         with zipfile.ZipFile(path) as records:
             # torch writes checksums, but does not look at them; and of a record that is marked as a folder it
@@ -53,20 +61,20 @@ def load_checkpoint(path: Path) -> Record:
         raise UserError(f"{path} is not a checkpoint of this program")
     if content["format"] > FORMAT:
         raise UserError(f"{path} was written by a newer version of this program; update, or train anew")
-    return Record(path, content)
+    return content
 
 
-def refuse_older(checkpoint: Record) -> None:
+def refuse_older(checkpoint: Progress, path: Path) -> None:
     """Raise `UserError` for a checkpoint of a version whose steps were others."""
-    if checkpoint["format"] < FORMAT:
+    if checkpoint.format < FORMAT:
         raise UserError(
-            f"{checkpoint.path} was begun by an older version, whose training steps differ; finish it there, "
+            f"{path} was begun by an older version, whose training steps differ; finish it there, "
             "or train anew with --overwrite (--evaluate still works)"
         )
 
 
 @contextmanager
-def contents_told(path: Path) -> Iterator[None]:
+def explained_contents(path: Path) -> Iterator[None]:
     """Within this context a checkpoint whose contents do not fit is a `UserError` that names it."""
     try:
         yield

@@ -107,10 +107,8 @@ def cuda_obstacle(index: int) -> str:
 
 def other_accelerator() -> str | None:
     """The type of an accelerator that torch can use here and that is not CUDA's."""
-    if not torch.accelerator.is_available():
-        return None
-    kind = torch.accelerator.current_accelerator().type
-    return kind if kind in ("mps", "xpu") else None
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found and found.type in ("mps", "xpu") else None
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -147,7 +145,7 @@ def configure(device: torch.device, precision: str, deterministic: bool) -> None
     if deterministic and device.type not in ("cpu", "cuda"):
         raise UserError(f"--deterministic is a promise for CPUs and CUDA only, not for {device.type}")
     torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it takes time, and nothing reads such
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it takes time, and nothing reads such
     torch.backends.cudnn.benchmark = not deterministic
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some torch's compiler cannot do yet with what is to replace these
@@ -190,6 +188,6 @@ def peak_memory_mb(device: torch.device) -> float:
         return getattr(torch, device.type).max_memory_allocated(device) / 1e6
     status = Path("/proc/self/status")
     if status.exists():  # Linux, where a new process inherits the other figure from the one that started it
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024 / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6

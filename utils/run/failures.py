@@ -25,7 +25,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def failures_told(batch_size: int) -> Iterator[None]:
+def explained_failures(batch_size: int) -> Iterator[None]:
     """Within this context a lack of memory, or a lost worker, is a `RunFailed` that says what to try."""
     try:
         yield

@@ -5,9 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, TypeVar
 
 from utils.errors import UserError
+from utils.run.records import as_record
+
+Kind = TypeVar("Kind")
 
 
 @contextmanager
@@ -38,23 +41,13 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
         os.close(folder)
 
 
-class Record(dict):
-    """The content of a file by its keys; a key that is not there is a `UserError` that names the file."""
-
-    def __init__(self, path: Path, content: dict):
-        super().__init__(content)
-        self.path = path
-
-    def __missing__(self, key: str) -> NoReturn:
-        raise UserError(f"{self.path} lacks {key!r}, which this program writes there; train the run anew")
-
-
-def read_json(path: Path) -> Record:
-    """Read what `write_json` wrote; raises `UserError` if it is damaged."""
+def read_json(path: Path, kind: type[Kind]) -> Kind:
+    """Read what `write_json` wrote of a record; raises `UserError` if it is damaged."""
     try:
-        return Record(path, json.loads(path.read_text("utf-8")))
+        content = dict(json.loads(path.read_text("utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged; train the run anew with --overwrite") from error
+    return as_record(kind, content, path)
 
 
 def write_json(path: Path, content: dict | list) -> None:

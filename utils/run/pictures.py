@@ -1,8 +1,9 @@
 """The pictures of a run."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rcParams
@@ -26,7 +27,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(file, format="png", dpi=120)
 
 
-def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) -> None:
+def learning_curve(path: Path, history: Sequence[dict], best: Mapping[str, Any], title: str) -> None:
     """Draw loss and accuracy of each epoch, for training and validation, and mark the best.
 
     `history` is as in log.csv; `best` has the epoch, the val_accuracy and the weights ("raw" or "ema").
@@ -56,8 +57,8 @@ def learning_curve(path: Path, history: Sequence[dict], best: dict, title: str) 
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     losses = figure.axes[0]
-    values = np.concatenate([line.get_ydata() for line in losses.lines])
-    if values.max() > 10 * values.min() > 0:  # the first epochs from scratch can be many times the rest
+    all_losses = np.concatenate([np.asarray(line.get_ydata()) for line in losses.lines])
+    if all_losses.max() > 10 * all_losses.min() > 0:  # from scratch the first are many times the rest
         losses.set_yscale("log")
         losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         losses.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -36,7 +36,7 @@ class Draws:
     def of_places(self, stream: str, count: int, columns: int) -> np.ndarray:
         """Numbers [count, columns] in [0, 1), a row for each image at hand."""
         rng = self.of_step(stream)
-        rng.bit_generator.advance(self.first * columns)  # each number takes one state of the generator
+        rng.bit_generator.advance(self.first * columns)  # type: ignore[attr-defined]  # each number takes one state of the generator
         return rng.random((count, columns))
 
 

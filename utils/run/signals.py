@@ -9,7 +9,7 @@ from types import FrameType
 from utils.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ONE_WISH = 1.0  # seconds within which several signals are one, told by the terminal and a parent process
+SECONDS_OF_ONE_REQUEST = 1.0  # in which several signals are one, sent by the terminal and a parent process
 
 Handler = Callable[[int, FrameType | None], None] | int | None
 
@@ -20,12 +20,13 @@ def catch(handler: Handler) -> dict[int, Handler]:
     One that is ignored, as nohup makes it for a closed terminal, stays ignored; but not Ctrl-C, which a shell
     makes processes ignore that it starts in the background.
     """
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before: dict[int, Handler] = {number: signal.getsignal(number) for number in SIGNALS}
     if before[signal.SIGHUP] == signal.SIG_IGN:
         del before[signal.SIGHUP]
     terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def hang_up(number: int, frame: FrameType | None) -> None:
+        assert callable(handler)
         for descriptor in terminals:  # which are gone, so that whoever writes to them would fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         handler(number, frame)
@@ -57,7 +58,7 @@ class StopSignal:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._since = number, time.monotonic()
-        elif time.monotonic() - self._since > ONE_WISH:
+        elif time.monotonic() - self._since > SECONDS_OF_ONE_REQUEST:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

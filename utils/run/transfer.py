@@ -29,14 +29,15 @@ def pack(arrays: Sequence[np.ndarray]) -> torch.Tensor:
 
 def unpack(packed: torch.Tensor, arrays: Sequence[np.ndarray]) -> list[torch.Tensor]:
     """Views of what `pack` made of `arrays`, wherever it is now, as tensors like them."""
-    tensors, start = dict.fromkeys(range(len(arrays))), 0
+    tensors: dict[int, torch.Tensor] = {}
+    start = 0
     for dtype, same in _by_type(arrays):
         end = start + sum(arrays[i].nbytes for i in same)
         values = packed[start:end].view(torch.from_numpy(np.empty(0, dtype)).dtype)
         for i, part in zip(same, values.split([arrays[i].size for i in same]), strict=True):
             tensors[i] = part if arrays[i].ndim == 1 else part.view(arrays[i].shape)
         start = end
-    return list(tensors.values())
+    return [tensors[i] for i in range(len(arrays))]
 
 
 def _by_type(arrays: Sequence[np.ndarray]) -> Iterator[tuple[np.dtype, list[int]]]:

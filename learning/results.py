@@ -1,29 +1,17 @@
 """What a finished run leaves: its figures, its predictions and its pictures."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-import numpy as np
-
+from learning.evaluator import Evaluation
 from utils.data.folders import Dataset
 from utils.run import pictures
 from utils.run.files import replacing, write_json
 from utils.run.folder import RunFolder
+from utils.run.records import Result, as_content
 from utils.text import cell, visible
-
-
-class Evaluation(Protocol):
-    """What is written of an evaluation of n images; accuracies are in percent."""
-
-    loss: float
-    accuracy: float
-    balanced_accuracy: float
-    class_accuracies: list[float]
-    confusion: np.ndarray  # [K, K]
-    labels: np.ndarray  # [n]
-    probabilities: np.ndarray  # [n, K]
 
 
 def write_results(
@@ -31,7 +19,7 @@ def write_results(
     dataset: Dataset,
     skipped: Sequence[str],
     history: Sequence[dict],
-    best: dict,
+    best: Mapping[str, Any],
     test: Evaluation,
     test_last: Evaluation,
 ) -> None:
@@ -49,18 +37,18 @@ def write_results(
 
     sizes = dataset.sizes()
     seconds = sum(row["seconds"] for row in history)
-    result = {
-        "best_epoch": best["epoch"],
-        "best_weights": best["weights"],
+    result = Result(
+        best_epoch=best["epoch"],
+        best_weights=best["weights"],
         **{name: value for name, value in best.items() if name.startswith("val_")},
         **test_figures(test, dataset.classes),
-        "test_accuracy_last": test_last.accuracy,
-        "train_seconds": seconds,
-        "images_per_second": len(history) * sizes["train"] / seconds,
-        "split_sizes": sizes,
-        "skipped_images": len(skipped),
-    }
-    write_json(folder / "result.json", result)
+        test_accuracy_last=test_last.accuracy,
+        train_seconds=seconds,
+        images_per_second=len(history) * sizes["train"] / seconds,
+        split_sizes=sizes,
+        skipped_images=len(skipped),
+    )
+    write_json(folder / "result.json", as_content(result))
     average = ", average" if best["weights"] == "ema" else ""
     balanced = f" (balanced {test.balanced_accuracy:.2f} %)" if "val_balanced_accuracy" in best else ""
     print(

@@ -1,0 +1,110 @@
+"""A trained network with all that it takes to use it.
+
+classifier = Classifier.load("checkpoint/baseline/best.pt")
+for name, probabilities in classifier.classify(["a.jpg", "b.jpg"]):
+    print(name, probabilities)  # the class, and {class: probability}
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from learning.augment import Normalise
+from learning.crop import center_crop
+from learning.evaluator import Evaluation, View, evaluate, log_probabilities
+from network import build_network
+from network.weights import Normalisation
+from utils.data.decode import Frame, decode
+from utils.run.checkpoint import explained_contents, load_checkpoint
+from utils.run.device import MEMORY_FORMATS, choose_device, configure
+from utils.run.records import Weights
+
+CROP_MARGIN = 8 / 7  # images are stored so much larger than a crop, as 256 pixels for crops of 224
+
+
+def frame_of(flags: Any) -> Frame:
+    """What images become before a network sees them or, with --crop, their middle."""
+    crop = flags.get("crop", "none") != "none"
+    return Frame(round(flags["image_size"] * CROP_MARGIN) if crop else flags["image_size"], crop)
+
+
+@dataclass
+class Classifier:
+    """A network, the names of its classes, and how an image becomes its input."""
+
+    network: nn.Module
+    classes: Sequence[str]
+    frame: Frame
+    image_size: int
+    mirrored: bool  # show it the mirror image too
+    normalisation: Normalisation
+    device: torch.device
+    precision: str
+    memory_format: str
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> "Classifier":
+        """That of a checkpoint, of which no more than the file is needed; raises `UserError`."""
+        weights = load_checkpoint(Path(path), Weights)
+        chosen = choose_device(device)
+        configure(chosen, weights.precision, deterministic=False)
+        return cls.of(weights, Path(path), chosen)
+
+    @classmethod
+    def of(cls, weights: Weights, path: Path, device: torch.device) -> "Classifier":
+        """That of what was read from the file; raises `UserError` if it does not fit together."""
+        with explained_contents(path):
+            flags = weights.flags
+            network = build_network(flags["model"], len(weights.classes), norm=flags["norm"])
+            network.load_state_dict(weights.network)
+            network.to(device).to(memory_format=MEMORY_FORMATS[weights.memory_format])
+            return cls(
+                network.eval(),
+                tuple(weights.classes),
+                frame_of(flags),
+                flags["image_size"],
+                flags.get("tta") == "flip",
+                Normalisation.of(weights.normalisation),
+                device,
+                weights.precision,
+                weights.memory_format,
+            )
+
+    @property
+    def normalise(self) -> Normalise:
+        """Makes the network's input of uint8 images."""
+        return Normalise(*self.normalisation, self.device, MEMORY_FORMATS[self.memory_format])
+
+    @property
+    def views(self) -> list[View]:
+        """What the network is shown of each image."""
+        normalise, size = self.normalise, self.image_size
+
+        def whole(images: torch.Tensor) -> torch.Tensor:
+            return normalise(center_crop(images, size))
+
+        return [whole, lambda images: whole(images.flip(-1))] if self.mirrored else [whole]
+
+    def evaluate(self, batches: Iterable[tuple], network: nn.Module | None = None) -> Evaluation:
+        """Evaluate it, or another network, on batches of (images uint8 [N, 3, S, S], labels [N], ...)."""
+        return evaluate(network or self.network, batches, self.views, self.precision)
+
+    def classify(
+        self, paths: Iterable[str | Path], batch_size: int = 64
+    ) -> Iterator[tuple[str, dict[str, float]]]:
+        """The class of each image file and the probability of every class, in the order of `paths`.
+
+        Raises `utils.data.decode.UnreadableImage` for a file that is no image.
+        """
+        left = iter(paths)
+        while pixels := [decode(Path(path), self.frame) for path in islice(left, batch_size)]:
+            images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(self.device)
+            logits = log_probabilities(self.network, [images], self.views, self.precision)
+            for row in logits.softmax(1).numpy():
+                yield self.classes[row.argmax()], dict(zip(self.classes, row.tolist(), strict=True))

@@ -1,0 +1,75 @@
+"""learning/classifier.py: a trained network without its data."""
+
+import csv
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from learning.classifier import Classifier
+from tests.conftest import ROOT, SMALL
+from utils.data.decode import UnreadableImage
+from utils.errors import UserError
+from utils.run.checkpoint import read_checkpoint, save_checkpoint
+
+
+@pytest.mark.parametrize("flags", [(), ("--crop", "center", "--tta", "flip", "--ema", "0.5")])
+def test_it_predicts_what_the_run_did_without_its_data_folder(program, shapes, tmp_path, monkeypatch, flags):
+    copy = tmp_path / "copy"
+    shutil.copytree(shapes, copy)
+    assert program("run", *SMALL, *flags, "--data_dir", str(copy)) == 0
+    with (program.run("run") / "predictions.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for number, (path, *_) in enumerate(rows):
+        shutil.copy(copy / path, alone / f"{number}.png")
+    shutil.rmtree(copy)
+    best = shutil.copy(program.run("run") / "best.pt", alone)
+    monkeypatch.chdir(alone)
+    classifier = Classifier.load(best, device="cpu")
+    found = list(classifier.classify([f"{number}.png" for number in range(len(rows))], batch_size=5))
+    assert [name for name, _ in found] == [row[2] for row in rows]
+    probabilities = np.array([list(values.values()) for _, values in found])
+    assert np.abs(probabilities - np.array([row[3:] for row in rows], float)).max() < 2e-3
+    assert list(found[0][1]) == ["circle", "plain", "stripes"]
+    assert list(classifier.classify([])) == []
+    with pytest.raises(UnreadableImage, match=r"none\.png"):
+        list(classifier.classify(["none.png"]))
+
+
+def test_checkpoints_of_older_versions_load(program):
+    """They had more in best.pt, and the first ones no memory format."""
+    assert program("run", *SMALL) == 0
+    best = program.run("run") / "best.pt"
+    content = read_checkpoint(best)
+    last = read_checkpoint(program.run("run") / "last.pt")
+    older = {**last, **content, "format": 1}
+    del older["memory_format"]
+    torch.save(older, best)
+    assert program("run", "--evaluate") == 0
+    assert Classifier.load(best, "cpu").memory_format == "channels_last"
+
+
+def test_what_is_missing_is_named(program):
+    assert program("run", *SMALL, "--epochs", "1") == 0
+    best = program.run("run") / "best.pt"
+    content = read_checkpoint(best)
+    del content["normalisation"]
+    save_checkpoint(best, content)
+    with pytest.raises(UserError, match=r"best\.pt lacks 'normalisation'"):
+        Classifier.load(best)
+
+
+def test_the_lines_in_the_readme_work(program, shapes, capsys, monkeypatch):
+    assert program("baseline", *SMALL) == 0
+    capsys.readouterr()
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    images = sorted((shapes / "seg_test/seg_test/plain").iterdir())
+    monkeypatch.chdir(program.folder)
+    for name, image in zip(("a.jpg", "b.jpg"), images, strict=False):
+        shutil.copy(image, program.folder / name)
+    exec(code, {})
+    assert re.fullmatch(r"((circle|plain|stripes) \{'circle': [\d.e-]+, .*\}\n){2}", capsys.readouterr().out)

@@ -1,0 +1,92 @@
+"""What a run's files hold, as types; all who read the files read them as these.
+
+args.json is an `About`, best.pt a `Weights`, last.pt a `Progress` and result.json a `Result`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from utils.errors import UserError
+
+FORMAT = 2  # raised when a run of the version before cannot be gone on with; its weights still load
+
+Kind = TypeVar("Kind")
+State = Mapping[str, Any]  # of a module or an optimizer of torch's
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What was run."""
+
+    flags: Mapping[str, Any]
+    classes: Sequence[str]
+    normalisation: Sequence[Sequence[float]]  # mean and standard deviation of each channel
+    precision: str
+    memory_format: str = "channels_last"  # younger than the first checkpoints, as what follows may be
+    images: str = ""  # the data set's identity
+    skipped_images: Sequence[str] = ()
+    teacher: str | None = None  # its fingerprint
+    device: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(About):
+    """A network as it was after an epoch, which is all that it takes to use it."""
+
+    network: State
+    epoch: int
+    step: int
+    best: Mapping[str, Any] | None  # the figures of the best epoch so far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Weights):
+    """All that the rest of a run depends on."""
+
+    ema: State | None
+    optimizer: State
+    scaler: State
+    totals: Mapping[str, float]  # of the epoch so far
+    history: list[dict]  # the rows of log.csv
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run came to; accuracies are in percent."""
+
+    best_epoch: int
+    best_weights: str  # "raw" or, of their average, "ema"
+    val_accuracy: float
+    test_accuracy: float
+    test_loss: float
+    test_balanced_accuracy: float
+    test_accuracy_per_class: Mapping[str, float]
+    test_accuracy_last: float  # with the last weights
+    train_seconds: float
+    images_per_second: float
+    split_sizes: Mapping[str, int]
+    skipped_images: int
+    val_balanced_accuracy: float | None = None  # where epochs are chosen by it
+
+
+def as_record(kind: type[Kind], content: Mapping[str, Any], path: Path) -> Kind:
+    """What the file holds; raises `UserError` if something is missing. What else is there is left out."""
+    for each in fields(kind):  # type: ignore[arg-type]
+        if each.name not in content and each.default is each.default_factory is MISSING:
+            raise UserError(
+                f"{path} lacks {each.name!r}, which this program writes there; train the run anew"
+            )
+    return kind(**{each.name: content[each.name] for each in fields(kind) if each.name in content})  # type: ignore[arg-type]
+
+
+def as_content(record: Any) -> dict[str, Any]:
+    """What is written of a record: its fields, but for those that it does not have."""
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if not name.startswith("val_") or value is not None
+    }
