@@ -201,15 +201,24 @@ def _cutmix(built: Built) -> str | None:
     return f"alpha {mixing.cutmix_alpha:g}, probability {mixing.cutmix_prob:g}{_share_of_batches(built)}"
 
 
+def _loss(built: Built) -> str:
+    return f"{built.trainer.criterion.loss}; for validation and test images plain cross-entropy"
+
+
+def _smoothing(built: Built) -> str | None:
+    smoothing = built.trainer.criterion.loss.smoothing
+    return f"{smoothing:g}" if smoothing else None
+
+
 def _class_weights(built: Built) -> str | None:
-    if built.trainer.class_weights is None:
+    if built.trainer.criterion.class_weights is None:
         return None
-    weights = built.trainer.class_weights.tolist()
+    weights = built.trainer.criterion.class_weights.tolist()
     return f"from {min(weights):.3g} to {max(weights):.3g}; epochs are chosen by balanced accuracy"
 
 
 def _distillation(built: Built) -> str | None:
-    teacher = built.trainer.teacher
+    teacher = built.trainer.criterion.teacher
     return teacher and f"temperature {teacher.temperature:g}, weight {teacher.weight:g}"
 
 
@@ -259,469 +268,241 @@ def _weights(flags: Flags, plain: Flags) -> tuple:
 
 
 # In the order in which letters are written, and in which a trick counts as added to those before it.
+# fmt: off
 TRICKS = (
-    trick(
-        "network",
-        "network",
-        Flag(
-            "model",
-            "ResNet50",
-            "ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; RegNetX-200MF to RegNetY-32GF; "
-            "EfficientNet-B0 to -B7, -Lite0 to -Lite4; RegNet is RegNetY-1.6GF, and EfficientNet its B2",
-            network_name,
-            "NAME",
-        ),
-        Example(
-            "--model ResNet50-D", "network/resnet.py", ("1512.03385", "1812.01187"), "ResNet-B, -C, -D", True
-        ),
-        Example("--model EfficientNet-B2", "network/efficientnet.py", ("1905.11946",), "EfficientNet, -Lite"),
+    trick("network", "network",
+        Flag("model", "ResNet50", "ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; "
+            "RegNetX-200MF to RegNetY-32GF; EfficientNet-B0 to -B7, -Lite0 to -Lite4; RegNet is "
+            "RegNetY-1.6GF, and EfficientNet its B2", network_name, "NAME"),
+        Example("--model ResNet50-D", "network/resnet.py", ("1512.03385", "1812.01187"), "ResNet-B, -C, -D",
+            True),
+        Example("--model EfficientNet-B2", "network/efficientnet.py", ("1905.11946",),
+            "EfficientNet, -Lite"),
         Example("--model RegNetY-1.6GF", "network/regnet.py", ("2003.13678",), "RegNetX, RegNetY"),
-        letters={"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"},
-    ),
-    trick(
-        "weights",
-        "network",
+        letters={"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"}),
+    trick("weights", "network",
         Flag("pretrained", 1, "1: start from ImageNet weights, 0: from scratch", (0, 1)),
-        Flag(
-            "pretrained_path", None, "a weights file (default: torchvision's, downloaded once)", path, "FILE"
-        ),
-        Refused(
-            lambda args: args.pretrained_path and not args.pretrained,
-            "--pretrained_path does nothing with --pretrained 0: leave one of them out",
-        ),
-        letters={},
-        values=_weights,
-    ),
-    trick(
-        "optimizer",
-        "optimizer",
+        Flag("pretrained_path", None, "a weights file (default: torchvision's, downloaded once)", path,
+            "FILE"),
+        Refused(lambda args: args.pretrained_path and not args.pretrained,
+            "--pretrained_path does nothing with --pretrained 0: leave one of them out"),
+        letters={}, values=_weights),
+    trick("optimizer", "optimizer",
         Flag("optimizer", "SGD", "SGD has momentum 0.9", tuple(OWN_DEFAULTS)),
-        Flag(
-            "learning_rate", None, f"the highest there is ({own_defaults('learning_rate')})", positive, "RATE"
-        ),
+        Flag("learning_rate", None, f"the highest there is ({own_defaults('learning_rate')})", positive,
+            "RATE"),
         Example("--optimizer RADAM", "learning/optimizer.py", ("1908.03265",), "RAdam", True),
         Example("--optimizer ADAMW", "learning/optimizer.py", ("1711.05101",), "AdamW"),
-        letters={"SGD": "SGD", "ADAM": "A", "ADAMW": "AW", "RADAM": "R"},
-        built=_optimizer,
-    ),
-    trick(
-        "weight decay",
-        "optimizer",
-        Flag(
-            "weight_decay",
-            None,
+        letters={"SGD": "SGD", "ADAM": "A", "ADAMW": "AW", "RADAM": "R"}, built=_optimizer),
+    trick("weight decay", "optimizer",
+        Flag("weight_decay", None,
             "L2 penalty, added to the gradient; with ADAMW the share that weights lose in a step of rate 1 "
-            f"({own_defaults('weight_decay')})",
-            not_negative,
-            "FACTOR",
-        ),
-    ),
-    trick(
-        "Nesterov's momentum",
-        "optimizer",
+            f"({own_defaults('weight_decay')})", not_negative, "FACTOR")),
+    trick("Nesterov's momentum", "optimizer",
         Flag("nesterov", False, "Nesterov's momentum, for SGD"),
-        Example(
-            "--nesterov",
-            "learning/optimizer.py",
-            ("ICML 2013 https://proceedings.mlr.press/v28/sutskever13.html",),
-        ),
-        Refused(
-            lambda args: args.nesterov and args.optimizer != "SGD",
-            "--nesterov does nothing with --optimizer {optimizer}: use SGD",
-        ),
-    ),
-    trick(
-        "linear scaling of the learning rate",
-        "optimizer",
+        Example("--nesterov", "learning/optimizer.py",
+            ("ICML 2013 https://proceedings.mlr.press/v28/sutskever13.html",)),
+        Refused(lambda args: args.nesterov and args.optimizer != "SGD",
+            "--nesterov does nothing with --optimizer {optimizer}: use SGD")),
+    trick("linear scaling of the learning rate", "optimizer",
         Flag("linear_scaling", False, "multiply the learning rate by the images of a step over 64"),
-        Example("--linear_scaling", "learning/setup.py", ("1706.02677",)),
-    ),
-    trick(
-        "warm-up",
-        "optimizer",
-        Flag(
-            "warmup_epochs",
-            None,
-            "how long a warm-up rises (default: a tenth of the epochs, at most 5)",
-            not_negative,
-            "EPOCHS",
-        ),
+        Example("--linear_scaling", "learning/setup.py", ("1706.02677",))),
+    trick("warm-up", "optimizer",
+        Flag("warmup_epochs", None, "how long a warm-up rises (default: a tenth of the epochs, at most 5)",
+            not_negative, "EPOCHS"),
         Example("--decay_type step_warmup", "learning/schedule.py", ("1706.02677",)),
-        Refused(
-            lambda args: "warmup_epochs" in args.given and not SCHEDULES[args.decay_type][0],
-            "--warmup_epochs does nothing with --decay_type {decay_type}: use one with a warm-up",
-        ),
-        Refused(
-            lambda args: args.warmup_epochs >= args.epochs,
-            "--warmup_epochs {warmup_epochs:g} leaves nothing of --epochs {epochs}: shorten it",
-        ),
-        letters="W",
-        values=_warm_up,
-    ),
-    trick(
-        "schedule",
-        "optimizer",
-        Flag(
-            "decay_type", "step", "how the learning rate falls, and whether it first rises", tuple(SCHEDULES)
-        ),
+        Refused(lambda args: "warmup_epochs" in args.given and not SCHEDULES[args.decay_type][0],
+            "--warmup_epochs does nothing with --decay_type {decay_type}: use one with a warm-up"),
+        Refused(lambda args: args.warmup_epochs >= args.epochs,
+            "--warmup_epochs {warmup_epochs:g} leaves nothing of --epochs {epochs}: shorten it"),
+        letters="W", values=_warm_up),
+    trick("schedule", "optimizer",
+        Flag("decay_type", "step", "how the learning rate falls, and whether it first rises",
+            tuple(SCHEDULES)),
         Example("--decay_type cosine_warmup", "learning/schedule.py", ("1608.03983",), "cosine decay"),
         Example("--decay_type linear_warmup", "learning/schedule.py", (), "linear decay"),
-        letters={"step decay": "SD", "cosine decay": "C", "linear decay": "L"},
-        values=_decay,
-        built=_schedule,
-    ),
-    trick(
-        "--milestones",
-        "optimizer",
-        Flag(
-            "milestones",
-            None,
+        letters={"step decay": "SD", "cosine decay": "C", "linear decay": "L"}, values=_decay,
+        built=_schedule),
+    trick("--milestones", "optimizer",
+        Flag("milestones", None,
             "when a step schedule divides the rate by 10 (default: at 25, 50 and 75 %% of the epochs)",
-            not_negative,
-            "EPOCH",
-            several=True,
-        ),
-        Refused(
-            lambda args: "milestones" in args.given and SCHEDULES[args.decay_type][1] != step_decay,
-            "--milestones does nothing with --decay_type {decay_type}: leave it out, or use step",
-        ),
+            not_negative, "EPOCH", several=True),
+        Refused(lambda args: "milestones" in args.given and SCHEDULES[args.decay_type][1] != step_decay,
+            "--milestones does nothing with --decay_type {decay_type}: leave it out, or use step"),
         Refused(
             lambda args: args.milestones != sorted(args.milestones) or args.milestones[-1] >= args.epochs,
-            "--milestones must rise and stay below --epochs {epochs}",
-        ),
-        values=_milestones,
-    ),
-    trick(
-        "zero gamma",
-        "network",
+            "--milestones must rise and stay below --epochs {epochs}"),
+        values=_milestones),
+    trick("zero gamma", "network",
         Flag("zero_gamma", False, "start the last norm of each residual branch at 0"),
         Example("--zero_gamma", "network/norm.py", ("1812.01187",)),
-        letters="Z",
-        built=_zero_gammas,
-    ),
-    trick(
-        "no bias decay",
-        "optimizer",
-        Flag(
-            "no_bias_decay",
-            False,
-            "weight decay for convolutions and linear layers, not for biases and norms",
-        ),
+        letters="Z", built=_zero_gammas),
+    trick("no bias decay", "optimizer",
+        Flag("no_bias_decay", False,
+            "weight decay for convolutions and linear layers, not for biases and norms"),
         Example("--no_bias_decay", "learning/optimizer.py", ("1812.01187",)),
-        Refused(
-            lambda args: args.no_bias_decay and not args.weight_decay,
-            "--no_bias_decay does nothing with --weight_decay 0: leave it out",
-        ),
-        letters="NB",
-    ),
-    trick("loss", "loss", built=lambda built: "cross-entropy, plain for validation and test images"),
-    trick(
-        "label smoothing",
-        "loss",
+        Refused(lambda args: args.no_bias_decay and not args.weight_decay,
+            "--no_bias_decay does nothing with --weight_decay 0: leave it out"),
+        letters="NB"),
+    trick("loss", "loss",
+        Flag("loss", "softmax", "focal: what is known well counts less; bce: each class is a question of its "
+            "own", ("softmax", "focal", "bce")),
+        Flag("focal_gamma", 2.0, "how much less, with --loss focal", not_negative, "GAMMA"),
+        Example("--loss focal", "learning/loss.py", ("1708.02002",), "focal loss"),
+        Example("--loss bce", "learning/loss.py", ("2110.00476",), "binary cross-entropy", True),
+        Refused(lambda args: "focal_gamma" in args.given and args.loss != "focal",
+            "--focal_gamma does nothing with --loss {loss}: use focal"),
+        letters={"softmax": "CE", "focal": "FL", "bce": "BCE"}, built=_loss),
+    trick("label smoothing", "loss",
         Flag("label_smooth", 0.0, "share of each label given to all classes alike", share, "SHARE"),
         Example("--label_smooth 0.1", "learning/loss.py", ("1512.00567",), timed=True),
         letters="S",
-        built=lambda built: built.trainer.criterion.smoothing and f"{built.trainer.criterion.smoothing:g}",
-    ),
-    trick(
-        "class weights",
-        "loss",
-        Flag(
-            "class_weights",
-            "none",
-            "balanced: images of rare classes count more, so that all classes weigh the same; epochs "
-            "are chosen by balanced accuracy then, the mean over classes",
-            ("none", "balanced"),
-        ),
-        Example(
-            "--class_weights balanced",
-            "learning/loss.py",
+        built=_smoothing),
+    trick("class weights", "loss",
+        Flag("class_weights", "none", "balanced: images of rare classes count more, so that all classes "
+            "weigh the same; epochs are chosen by balanced accuracy then, the mean over classes",
+            ("none", "balanced")),
+        Example("--class_weights balanced", "learning/loss.py",
             ("King and Zeng 2001 https://doi.org/10.1093/oxfordjournals.pan.a004868",),
-            "weights for rare classes",
-        ),
-        built=_class_weights,
-    ),
-    trick(
-        "MixUp",
-        "augmentation",
+            "weights for rare classes"),
+        built=_class_weights),
+    trick("MixUp", "augmentation",
         Flag("mixup", 0.0, "blend pairs of images, by Beta(ALPHA, ALPHA); 0 is off", not_negative, "ALPHA"),
         Example("--mixup 0.2", "learning/mixing.py", ("1710.09412",), timed=True),
-        letters="M",
-        built=_mixup,
-    ),
-    trick(
-        "CutMix",
-        "augmentation",
-        Flag(
-            "cutmix_alpha",
-            0.0,
-            "paste boxes between pairs of images, sized by Beta(ALPHA, ALPHA); 0 is off",
-            not_negative,
-            "ALPHA",
-        ),
+        letters="M", built=_mixup),
+    trick("CutMix", "augmentation",
+        Flag("cutmix_alpha", 0.0,
+            "paste boxes between pairs of images, sized by Beta(ALPHA, ALPHA); 0 is off", not_negative,
+            "ALPHA"),
         Flag("cutmix_prob", 0.0, "share of batches that CutMix mixes", share, "P"),
         Example("--cutmix_alpha 1 --cutmix_prob 1", "learning/mixing.py", ("1905.04899",), timed=True),
-        Refused(
-            lambda args: args.cutmix_prob and not args.cutmix_alpha,
-            "--cutmix_prob does nothing without --cutmix_alpha: add it, for example --cutmix_alpha 1.0",
-        ),
-        Refused(
-            lambda args: args.cutmix_alpha and "cutmix_prob" not in args.given,
-            "--cutmix_alpha does nothing without --cutmix_prob: add it, for example --cutmix_prob 1.0",
-        ),
-        letters="CM",
-        built=_cutmix,
-    ),
-    trick(
-        "training accuracy",
-        "augmentation",
-        built=lambda built: built.trainer.mixing.methods and "against the label that has the larger share",
-    ),
-    trick(
-        "random crops",
-        "data",
-        Flag(
-            "crop",
-            "none",
-            "center: keep the aspect ratio and cut out the middle; random: so too, but train on random "
-            "parts of 8 to 100 %% of the area; none: squeeze whole images to squares",
-            ("none", "center", "random"),
-        ),
-        Flag(
-            "frame_size",
-            None,
-            "squares of this side hold the whole training images that --crop random takes parts of "
-            "(default: twice --image_size)",
-            number(int, 8, 8192),
-            "PIXELS",
-        ),
+        Refused(lambda args: args.cutmix_prob and not args.cutmix_alpha,
+            "--cutmix_prob does nothing without --cutmix_alpha: add it, for example --cutmix_alpha 1.0"),
+        Refused(lambda args: args.cutmix_alpha and "cutmix_prob" not in args.given,
+            "--cutmix_alpha does nothing without --cutmix_prob: add it, for example --cutmix_prob 1.0"),
+        letters="CM", built=_cutmix),
+    trick("training accuracy", "augmentation",
+        built=lambda built: built.trainer.mixing.methods and "against the label that has the larger share"),
+    trick("random crops", "data",
+        Flag("crop", "none", "center: keep the aspect ratio and cut out the middle; random: so too, but "
+            "train on random parts of 8 to 100 %% of the area; none: squeeze whole images to squares",
+            ("none", "center", "random")),
+        Flag("frame_size", None, "squares of this side hold the whole training images that --crop random "
+            "takes parts of (default: twice --image_size)", number(int, 8, 8192), "PIXELS"),
         Example("--crop random", "learning/crop.py", ("1409.4842",), timed=True),
-        Refused(
-            lambda args: args.frame_size and args.crop != "random",
-            "--frame_size does nothing with --crop {crop}: leave it out, or use random",
-        ),
-        Refused(
-            lambda args: args.frame_size and args.frame_size < args.image_size,
-            "--frame_size {frame_size} is smaller than --image_size {image_size}: make it larger",
-        ),
-        built=_transforms("crop"),
-        told="augmentation",
-    ),
-    trick(
-        "flips",
-        "augmentation",
-        Flag(
-            "flip",
-            "horizontal",
-            "mirror half of the training images left to right, and with both half of them top to bottom "
-            "too; none for text, digits, and whatever left and right tell apart",
-            ("none", "horizontal", "both"),
-        ),
-        built=_transforms("flip", "vertical_flip"),
-        told="augmentation",
-    ),
-    trick(
-        "RandAugment",
-        "augmentation",
+        Refused(lambda args: args.frame_size and args.crop != "random",
+            "--frame_size does nothing with --crop {crop}: leave it out, or use random"),
+        Refused(lambda args: args.frame_size and args.frame_size < args.image_size,
+            "--frame_size {frame_size} is smaller than --image_size {image_size}: make it larger"),
+        built=_transforms("crop"), told="augmentation"),
+    trick("flips", "augmentation",
+        Flag("flip", "horizontal", "mirror half of the training images left to right, and with both half "
+            "of them top to bottom too; none for text, digits, and whatever left and right tell apart",
+            ("none", "horizontal", "both")),
+        built=_transforms("flip", "vertical_flip"), told="augmentation"),
+    trick("RandAugment", "augmentation",
         Flag("randaugment", False, "random operations on each training image"),
         Flag("rand_n", 3, "how many", number(int, 1, 16), "N"),
         Flag("rand_m", 15, "how strong, 0 to 30", number(int, 0, 30), "M"),
         Example("--randaugment", "learning/randaugment.py", ("1909.13719",), timed=True),
-        Refused(
-            lambda args: {"rand_n", "rand_m"} & {*args.given} and not args.randaugment,
-            "--rand_n and --rand_m do nothing without --randaugment: add it",
-        ),
-        letters="RA",
-        built=_transforms("randaugment"),
-        told="augmentation",
-    ),
-    trick(
-        "TrivialAugment",
-        "augmentation",
+        Refused(lambda args: {"rand_n", "rand_m"} & {*args.given} and not args.randaugment,
+            "--rand_n and --rand_m do nothing without --randaugment: add it"),
+        letters="RA", built=_transforms("randaugment"), told="augmentation"),
+    trick("TrivialAugment", "augmentation",
         Flag("trivial_augment", False, "one of RandAugment's operations on each image, of random strength"),
         Example("--trivial_augment", "learning/randaugment.py", ("2103.10158",), timed=True),
-        Refused(
-            lambda args: args.randaugment and args.trivial_augment,
-            "--randaugment and --trivial_augment exclude each other: give one of them",
-        ),
-        letters="TA",
-        built=_transforms("trivial_augment"),
-        told="augmentation",
-    ),
-    trick(
-        "random erasing",
-        "augmentation",
+        Refused(lambda args: args.randaugment and args.trivial_augment,
+            "--randaugment and --trivial_augment exclude each other: give one of them"),
+        letters="TA", built=_transforms("trivial_augment"), told="augmentation"),
+    trick("random erasing", "augmentation",
         Flag("random_erasing", 0.0, "share of training images that lose a box", share, "P"),
         Example("--random_erasing 0.25", "learning/augment.py", ("1708.04896",), timed=True),
-        letters="RE",
-        built=_transforms("random_erasing"),
-        told="augmentation",
-    ),
-    trick(
-        "norm",
-        "network",
-        Flag(
-            "norm",
-            "batchnorm",
-            "the norm layers; frozen_batchnorm keeps pretrained statistics, evonorm is EvoNorm-S0",
-            NORMS,
-        ),
+        letters="RE", built=_transforms("random_erasing"), told="augmentation"),
+    trick("norm", "network",
+        Flag("norm", "batchnorm",
+            "the norm layers; frozen_batchnorm keeps pretrained statistics, evonorm is EvoNorm-S0", NORMS),
         Example("--norm evonorm", "network/evonorm.py", ("2004.02967",), "EvoNorm-S0, -B0", True),
         Example("--norm frozen_batchnorm", "network/norm.py", (), "pretrained norm statistics"),
-        Refused(
-            lambda args: args.norm == "frozen_batchnorm" and not args.pretrained,
-            "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm",
-        ),
+        Refused(lambda args: args.norm == "frozen_batchnorm" and not args.pretrained,
+            "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm"),
         letters={"batchnorm": "BN", "evonorm": "E", "evonorm_b0": "EB", "frozen_batchnorm": "FB"},
-        built=_norms,
-    ),
-    trick(
-        "drop path",
-        "network",
-        Flag(
-            "drop_path",
-            None,
-            "share of images for which training leaves out the last residual branch, less for earlier "
-            "ones (default: as published, rising towards 0.2 in the EfficientNets and else 0)",
-            share_below_one,
-            "P",
-        ),
+        built=_norms),
+    trick("drop path", "network",
+        Flag("drop_path", None, "share of images for which training leaves out the last residual branch, "
+            "less for earlier ones (default: as published, rising towards 0.2 in the EfficientNets and "
+            "else 0)", share_below_one, "P"),
         Example("--drop_path 0.1", "network/layers.py", ("1603.09382",), "stochastic depth"),
-        built=_drop_path,
-    ),
-    trick(
-        "dropout",
-        "network",
-        Flag(
-            "dropout",
-            None,
-            "share of features that training leaves out before the last layer "
-            "(default: as published, 0.2 to 0.5 for the EfficientNets and else 0)",
-            share_below_one,
-            "P",
-        ),
+        built=_drop_path),
+    trick("dropout", "network",
+        Flag("dropout", None, "share of features that training leaves out before the last layer "
+            "(default: as published, 0.2 to 0.5 for the EfficientNets and else 0)", share_below_one, "P"),
         Example("--dropout 0.2", "network/layers.py", ("1207.0580",), "dropout before the last layer"),
-        built=_dropout,
-    ),
-    trick(
-        "average of weights",
-        "training",
-        Flag(
-            "ema",
-            None,
+        built=_dropout),
+    trick("average of weights", "training",
+        Flag("ema", None,
             "also average weights over the steps, for example with 0.999, and keep what validates better",
-            share_below_one,
-            "DECAY",
-        ),
-        Example(
-            "--ema 0.999",
-            "learning/ema.py",
-            ("Polyak and Juditsky 1992 https://doi.org/10.1137/0330046",),
-            timed=True,
-        ),
+            share_below_one, "DECAY"),
+        Example("--ema 0.999", "learning/ema.py",
+            ("Polyak and Juditsky 1992 https://doi.org/10.1137/0330046",), timed=True),
         letters="EMA",
-        built=lambda built: built.trainer.ema and f"decay {built.trainer.ema.decay:g}, after a ramp",
-    ),
-    trick(
-        "distillation",
-        "loss",
-        # Where it is; which teacher it is belongs to the run, and is checked.
+        built=lambda built: built.trainer.ema and f"decay {built.trainer.ema.decay:g}, after a ramp"),
+    trick("distillation", "loss",
+        # Where it is; which one it is belongs to the run, and is checked.
         Flag("teacher", None, "follow the network of another run's best.pt", path, "FILE", of_run=False),
         Flag("teacher_temperature", 20.0, "how soft the teacher's probabilities are made", positive, "T"),
         Flag("teacher_weight", 1.0, "of the teacher's part of the loss", positive, "FACTOR"),
         Example("--teacher checkpoint/NAME/best.pt", "learning/teacher.py", ("1503.02531", "1812.01187")),
-        Refused(
-            lambda args: {"teacher_temperature", "teacher_weight"} & {*args.given} and not args.teacher,
-            "--teacher_temperature and --teacher_weight do nothing without --teacher: add it",
-        ),
-        letters="KD",
-        built=_distillation,
-    ),
-    trick(
-        "gradient clipping",
-        "training",
+        Refused(lambda args: {"teacher_temperature", "teacher_weight"} & {*args.given} and not args.teacher,
+            "--teacher_temperature and --teacher_weight do nothing without --teacher: add it"),
+        letters="KD", built=_distillation),
+    trick("SAM", "training",
+        Flag("sam", None, "take gradients at the sharpest place so far from the weights; twice the work, try "
+            "0.05", positive, "RHO"),
+        Example("--sam 0.05", "learning/sam.py", ("2010.01412",), timed=True),
+        letters="SAM", built=_of_trainer("sam_rho", "rho {:g}")),
+    trick("gradient clipping", "training",
         Flag("grad_clip", None, "scale longer gradients down to this norm", positive, "NORM"),
         Example("--grad_clip 1", "learning/trainer.py", ("1211.5063",)),
-        built=_of_trainer("grad_clip", "norm at most {:g}"),
-    ),
-    trick(
-        "accumulation",
-        "training",
+        built=_of_trainer("grad_clip", "norm at most {:g}")),
+    trick("accumulation", "training",
         Flag("accumulate", 1, "a step takes K batches, in the memory of one", number(int, 1, 10**6), "K"),
         Example("--accumulate 4", "learning/trainer.py", (), "gradient accumulation"),
-        built=_of_trainer("accumulate", "{} batches a step", unless=1),
-    ),
-    trick(
-        "freezing",
-        "training",
-        Flag(
-            "freeze_epochs",
-            0,
-            "train only the last layer at first, on top of pretrained weights",
-            number(int, 0, 10**6),
-            "EPOCHS",
-        ),
+        built=_of_trainer("accumulate", "{} batches a step", unless=1)),
+    trick("freezing", "training",
+        Flag("freeze_epochs", 0, "train only the last layer at first, on top of pretrained weights",
+            number(int, 0, 10**6), "EPOCHS"),
         Example("--freeze_epochs 1", "learning/trainer.py", ("2202.10054",), "head first, then all"),
-        Refused(
-            lambda args: args.freeze_epochs and not args.pretrained,
-            "--freeze_epochs would keep random weights with --pretrained 0: leave it out",
-        ),
-        Refused(
-            lambda args: args.freeze_epochs > args.epochs,
-            "--freeze_epochs {freeze_epochs} is longer than --epochs {epochs}: shorten it",
-        ),
+        Refused(lambda args: args.freeze_epochs and not args.pretrained,
+            "--freeze_epochs would keep random weights with --pretrained 0: leave it out"),
+        Refused(lambda args: args.freeze_epochs > args.epochs,
+            "--freeze_epochs {freeze_epochs} is longer than --epochs {epochs}: shorten it"),
         Refused(
             lambda args: args.freeze_epochs and args.norm.startswith("evonorm") and not args.pretrained_path,
-            "--freeze_epochs would keep fresh norms with --norm {norm}: leave one of them out",
-        ),
-        built=_of_trainer("freeze_steps", "only the last layer for {} steps", unless=0),
-    ),
-    trick(
-        "low precision",
-        "device",
-        Flag(
-            "precision",
-            "auto",
-            "of the multiplications; auto takes the fastest that is safe here, fp32 keeps all 23 bits of "
-            "a number's fraction, and tf32, on GPUs that have it, keeps 10 of them where it multiplies",
-            ("auto", "fp32", "tf32", "bf16", "fp16"),
-        ),
+            "--freeze_epochs would keep fresh norms with --norm {norm}: leave one of them out"),
+        built=_of_trainer("freeze_steps", "only the last layer for {} steps", unless=0)),
+    trick("low precision", "device",
+        Flag("precision", "auto", "of the multiplications; auto takes the fastest that is safe here, "
+            "fp32 keeps all 23 bits of a number's fraction, and tf32, on GPUs that have it, keeps 10 of "
+            "them where it multiplies", ("auto", "fp32", "tf32", "bf16", "fp16")),
         Example("--precision bf16", "utils/run/device.py", ("1710.03740",)),
-        built=_of_trainer("precision", "{}", unless="fp32"),
-    ),
-    trick(
-        "early stopping",
-        "training",
-        Flag(
-            "early_stop",
-            None,
-            "stop after so many epochs without a better validation accuracy",
-            number(int, 1, 10**6),
-            "EPOCHS",
-        ),
+        built=_of_trainer("precision", "{}", unless="fp32")),
+    trick("early stopping", "training",
+        Flag("early_stop", None, "stop after so many epochs without a better validation accuracy",
+            number(int, 1, 10**6), "EPOCHS"),
         Example("--early_stop 20", "learning/fit.py"),
-        Refused(
-            lambda args: args.early_stop and args.early_stop <= args.freeze_epochs,
-            "--early_stop {early_stop} may end the run within --freeze_epochs: make it longer",
-        ),
-        Refused(
-            lambda args: args.early_stop and args.early_stop >= args.epochs - 1,
-            "--early_stop {early_stop} never comes about in --epochs {epochs}: shorten it",
-        ),
-        built=_early_stop,
-    ),
-    trick(
-        "test-time augmentation",
-        "augmentation",
+        Refused(lambda args: args.early_stop and args.early_stop <= args.freeze_epochs,
+            "--early_stop {early_stop} may end the run within --freeze_epochs: make it longer"),
+        Refused(lambda args: args.early_stop and args.early_stop >= args.epochs - 1,
+            "--early_stop {early_stop} never comes about in --epochs {epochs}: shorten it"),
+        built=_early_stop),
+    trick("test-time augmentation", "augmentation",
         Flag("tta", "none", "flip: classify images and mirror images", ("none", "flip")),
         Example("--tta flip", "learning/evaluator.py", ("1409.1556",), "mirror images in the test too"),
-        Refused(
-            lambda args: args.tta == "flip" and args.flip == "none",
-            "--tta flip shows the network mirror images, and --flip none trains on none: leave one out",
-        ),
-        built=lambda built: f"mean of {built.views} views" if built.views > 1 else None,
-    ),
+        Refused(lambda args: args.tta == "flip" and args.flip == "none",
+            "--tta flip shows the network mirror images, and --flip none trains on none: leave one out"),
+        built=lambda built: f"mean of {built.views} views" if built.views > 1 else None),
 )
+# fmt: on
 
 
 def in_effect(built: Built) -> dict[str, str]:

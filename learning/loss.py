@@ -17,14 +17,64 @@ def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, smoothing: f
     return F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
 
 
+def smoothed(targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """(1 - smoothing) targets + smoothing / K, for targets [N, K]."""
+    return targets * (1 - smoothing) + smoothing / targets.shape[1]
+
+
 @dataclass(frozen=True)
 class CrossEntropy:
-    """`soft_cross_entropy` with so much smoothing."""
+    """`soft_cross_entropy`."""
 
     smoothing: float = 0.0
 
     def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return soft_cross_entropy(logits, targets, self.smoothing)
+
+    def __str__(self) -> str:
+        return "cross-entropy"
+
+
+@dataclass(frozen=True)
+class FocalLoss:
+    """Cross-entropy in which what is known well counts less: [N].
+
+        loss_i = -sum_k q_ik (1 - p_ik)^gamma log p_ik,   p = softmax(logits), q smoothed as above
+
+    Lin et al. 2017 (arXiv 1708.02002, equation 4, without alpha; there of two classes). With gamma = 0 it is
+    the cross-entropy.
+    """
+
+    smoothing: float = 0.0
+    gamma: float = 2.0
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        log_p = F.log_softmax(logits.float(), 1)
+        # The chance of all other classes, whose gradient is finite where p is 1 as well.
+        others = (1 - log_p.exp()).clamp(min=torch.finfo(torch.float32).eps)
+        return -(smoothed(targets, self.smoothing) * others**self.gamma * log_p).sum(1)
+
+    def __str__(self) -> str:
+        return f"focal loss, gamma {self.gamma:g}"
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy:
+    """Each class is a question of its own, whether the image shows it; the mean over them: [N].
+
+        loss_i = -1/K sum_k (q_ik log s_ik + (1 - q_ik) log (1 - s_ik)),   s = sigmoid(logits), q smoothed
+
+    Wightman et al. 2021 (arXiv 2110.00476, section 3.2). Mixed images have both classes, in their shares.
+    """
+
+    smoothing: float = 0.0
+
+    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        wanted = smoothed(targets, self.smoothing)
+        return F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="none").mean(1)
+
+    def __str__(self) -> str:
+        return "binary cross-entropy"
 
 
 def distillation(logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -16,10 +16,11 @@ from torch import nn
 
 from learning.augment import Augment, Flip, Normalise, RandomErasing, Transform, VerticalFlip
 from learning.classifier import Classifier, frame_of
+from learning.criterion import Criterion, Loss
 from learning.crop import CenterCrop, RandomResizedCrop
 from learning.evaluator import Evaluation
 from learning.fit import Fit
-from learning.loss import CrossEntropy, balanced_class_weights
+from learning.loss import BinaryCrossEntropy, CrossEntropy, FocalLoss, balanced_class_weights
 from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
 from learning.randaugment import RandAugment, TrivialAugment
@@ -317,6 +318,16 @@ def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, 
     return transforms
 
 
+def make_loss(args: Namespace) -> Loss:
+    """The loss of an image by its logits."""
+    match args.loss:
+        case "focal":
+            return FocalLoss(args.label_smooth, args.focal_gamma)
+        case "bce":
+            return BinaryCrossEntropy(args.label_smooth)
+    return CrossEntropy(args.label_smooth)
+
+
 def make_trainer(parts: Parts) -> Trainer:
     """The optimizer, schedule, batch transforms and loss of the flags."""
     args, dataset = parts.args, parts.dataset
@@ -342,17 +353,16 @@ def make_trainer(parts: Parts) -> Trainer:
         augment=Augment(make_transforms(args, parts.classifier.normalisation)),
         normalise=parts.classifier.normalise,
         mixing=Mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
-        criterion=CrossEntropy(args.label_smooth),
+        criterion=Criterion(make_loss(args), parts.teacher, class_weights),
         num_classes=len(dataset.classes),
         precision=parts.classifier.precision,
         seed=args.seed,
         device=parts.classifier.device,
-        teacher=parts.teacher,
-        class_weights=class_weights,
         accumulate=args.accumulate,
         grad_clip=args.grad_clip,
         freeze_steps=args.freeze_epochs * parts.steps_per_epoch,
         ema_decay=args.ema,
+        sam_rho=args.sam,
         compiled=args.compile,
     )
 
@@ -377,5 +387,5 @@ def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, log: RunLog) -> 
         steps_per_epoch=parts.steps_per_epoch,
         log_interval=args.log_interval,
         patience=args.early_stop,
-        balanced=trainer.class_weights is not None,
+        balanced=args.class_weights == "balanced",
     )

@@ -12,16 +12,15 @@ from torch import nn
 
 from learning.augment import Augment, Normalise, shape_of
 from learning.ema import Ema
-from learning.loss import image_weights
 from learning.mixing import Mixing
-from learning.teacher import Teacher
+from learning.sam import at_the_sharpest
 from network.layers import random_layers
 from utils.errors import RunFailed
 from utils.run.device import autocast
 from utils.run.randomness import Draws
 from utils.run.transfer import to_device
 
-Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Criterion = Callable[[nn.Module, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Totals:
@@ -75,9 +74,9 @@ class Trainer:
     """Runs training steps; step t is a function of the state, the batch and (seed, t) alone.
 
     `lr_factor` maps a step to the factor of the learning rate, `augment` and `mixing` change a uint8 batch,
-    `normalise` makes the network's input of it, and `criterion` maps logits [N, K] and target probabilities
-    [N, K] to the loss of each image, to which a `teacher` adds its own. The loss of a step is their mean, in
-    which `class_weights` [K] let images of some classes count more.
+    `normalise` makes the network's input of it, and `criterion` maps the network, its inputs and target
+    probabilities [N, K] to the loss of each image and the logits [N, K]. The loss of a step is the mean. With
+    a `sam_rho` its gradients are taken at the sharpest place so far from the weights (`learning.sam`).
 
     The images of a step go through the network in `accumulate` batches, which takes the memory of one.
     Gradients longer than `grad_clip` over all parameters are scaled down to it. For the first
@@ -100,12 +99,11 @@ class Trainer:
         precision: str,
         seed: int,
         device: torch.device,
-        teacher: Teacher | None = None,
-        class_weights: torch.Tensor | None = None,
         accumulate: int = 1,
         grad_clip: float | None = None,
         freeze_steps: int = 0,
         ema_decay: float | None = None,
+        sam_rho: float | None = None,
         compiled: bool = False,
     ):
         self.network = network
@@ -122,11 +120,10 @@ class Trainer:
         self.precision = precision
         self.seed = seed
         self.device = device
-        self.teacher = teacher
-        self.class_weights = class_weights
         self.accumulate = accumulate
         self.grad_clip = grad_clip
         self.freeze_steps = freeze_steps
+        self.sam_rho = sam_rho
         self.ema = None if ema_decay is None else Ema(network, ema_decay)
         self.random_layers = random_layers(network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -162,6 +159,9 @@ class Trainer:
 
         self._set_mode()
         loss, hits = self._backward(mixed, targets, factors)
+        if self.sam_rho is not None:
+            with at_the_sharpest(self.network, self.sam_rho):
+                self._backward(mixed, targets, factors)
         if self.grad_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.grad_clip)
@@ -231,12 +231,7 @@ class Trainer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss over the images, and how many were taken for the class of their largest target."""
         inputs = self.normalise(pixels)
-        logits = self.network(inputs)
-        losses = self.criterion(logits, targets)
-        if self.teacher is not None:
-            losses = losses + self.teacher.losses(inputs, logits)
-        if self.class_weights is not None:
-            losses = losses * image_weights(targets, self.class_weights)
+        losses, logits = self.criterion(self.network, inputs, targets)
         return losses.mean(), (logits.detach().argmax(1) == targets.argmax(1)).sum()
 
     def state_dict(self) -> dict:

@@ -204,7 +204,12 @@ def test_a_run_that_fails_keeps_the_state_from_before():
     recorder = Recorder()
     fit = make_fit(recorder)
     criterion = fit.trainer.criterion
-    fit.trainer.criterion = lambda *args: criterion(*args) * (torch.nan if fit.trainer.step == 5 else 1)
+
+    def spoilt(*args):
+        losses, logits = criterion(*args)
+        return losses * (torch.nan if fit.trainer.step == 5 else 1), logits
+
+    fit.trainer.criterion = spoilt
     with pytest.raises(RunFailed, match="step 5"):
         fit.run()
     assert recorder.states["last.pt"]["step"] == STEPS
@@ -216,7 +221,12 @@ def test_the_validation_loss_is_plain_whatever_the_training_loss(tmp_path):
     for factor in (1, 2):
         fit = make_fit(Recorder())
         fit.trainer.optimizer.param_groups[0]["lr"] = fit.trainer.base_lrs[0] = 0.0
-        fit.trainer.criterion = lambda logits, targets, factor=factor: factor * logits.square().mean()
+
+        def criterion(network, inputs, targets, factor=factor):
+            logits = network(inputs)
+            return factor * logits.square().mean(1), logits
+
+        fit.trainer.criterion = criterion
         fit.run()
         losses.append([(row["train_loss"], row["val_loss"]) for row in fit.history])
     for (train, val), (train_doubled, val_same) in zip(*losses, strict=True):

@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from learning.loss import balanced_class_weights, distillation, image_weights, soft_cross_entropy
+from learning.loss import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    FocalLoss,
+    balanced_class_weights,
+    distillation,
+    image_weights,
+    soft_cross_entropy,
+)
 
 
 def test_by_hand():
@@ -79,3 +87,34 @@ def test_distillation_has_the_gradient_of_the_papers_loss():
     distillation(ours, r, 20.0).mean().backward()
     (400 * F.cross_entropy(papers / 20, (r / 20).softmax(1))).backward()
     torch.testing.assert_close(ours.grad, papers.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_the_focal_loss_by_hand():
+    logits = torch.tensor([[0.0, math.log(3.0)]])  # probabilities 1/4, 3/4
+    (loss,) = FocalLoss(gamma=2)(logits, torch.tensor([[0.0, 1.0]]))
+    assert loss.item() == pytest.approx(-(0.25**2) * math.log(0.75), rel=1e-5)
+    (loss,) = FocalLoss(gamma=2)(logits, torch.tensor([[0.5, 0.5]]))
+    mixed = -0.5 * 0.75**2 * math.log(0.25) - 0.5 * 0.25**2 * math.log(0.75)
+    assert loss.item() == pytest.approx(mixed, rel=1e-5)
+
+
+def test_a_focal_loss_without_gamma_is_the_cross_entropy():
+    logits, targets = torch.randn(6, 4), torch.rand(6, 4).softmax(1)
+    torch.testing.assert_close(FocalLoss(0.1, gamma=0)(logits, targets), CrossEntropy(0.1)(logits, targets))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("value", [0.0, 20.0, 200.0])
+def test_the_focal_loss_of_what_is_known_for_sure_has_finite_gradients(gamma, value):
+    logits = torch.tensor([[value, -value], [-value, value]], requires_grad=True)
+    FocalLoss(0.0, gamma)(logits, torch.tensor([[1.0, 0.0], [1.0, 0.0]])).sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_the_binary_cross_entropy_asks_for_each_class():
+    logits, targets = torch.randn(6, 4, dtype=torch.double), torch.rand(6, 4, dtype=torch.double)
+    wanted = 0.9 * targets + 0.1 / 4
+    s = logits.sigmoid()
+    expected = -(wanted * s.log() + (1 - wanted) * (1 - s).log()).mean(1)
+    ours = BinaryCrossEntropy(0.1)(logits, targets)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6, check_dtype=False)

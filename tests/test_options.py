@@ -117,6 +117,8 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--no_bias_decay --weight_decay 0", "--weight_decay 0"),
         ("--randaugment --trivial_augment", "--trivial_augment"),
         ("--teacher_weight 2", "--teacher"),
+        ("--focal_gamma 3", "--loss softmax"),
+        ("--sam 0", "--sam"),
         ("--ema 1", "--ema"),
         ("--dropout 1", "--dropout"),
         ("--drop_path -0.1", "--drop_path"),

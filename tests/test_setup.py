@@ -53,7 +53,7 @@ def test_the_second_view_is_the_mirror_image(parts_of):
 def test_the_rare_class_weighs_more(parts_of):
     trainer = make_trainer(parts_of("--class_weights", "balanced"))
     # 36 training images: 16, 4 and 16 of the classes circle, plain and stripes.
-    assert trainer.class_weights.tolist() == pytest.approx([0.75, 3.0, 0.75])
+    assert trainer.criterion.class_weights.tolist() == pytest.approx([0.75, 3.0, 0.75])
 
 
 def test_linear_scaling_counts_all_batches_of_a_step(parts_of):
@@ -72,7 +72,7 @@ def test_a_teacher_gets_the_inputs_that_it_expects(parts_of, tmp_path):
     torch.testing.assert_close(
         parts.teacher.to_input(parts.classifier.normalise(images)), theirs, rtol=1e-4, atol=1e-4
     )
-    assert make_trainer(parts).teacher is parts.teacher
+    assert make_trainer(parts).criterion.teacher is parts.teacher
 
 
 def losses_of(trainer, parts):
@@ -98,4 +98,3 @@ def test_a_machine_that_cannot_compile_is_told(parts_of, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="C\\+\\+ compiler"):
         parts_of("--compile")
-    assert parts_of("--compile", "--evaluate").network  # which is never compiled

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from learning.augment import Augment, Flip, Normalise
+from learning.criterion import Criterion
 from learning.evaluator import Evaluation, evaluate
-from learning.loss import balanced_class_weights, distillation, soft_cross_entropy
+from learning.loss import CrossEntropy, balanced_class_weights, distillation, soft_cross_entropy
 from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
 from learning.teacher import Teacher
@@ -48,7 +49,7 @@ def make_trainer(
         "augment": Augment({"flip": Flip()}),
         "normalise": NORMALISE,
         "mixing": Mixing(*mixing),
-        "criterion": soft_cross_entropy,
+        "criterion": Criterion(CrossEntropy()),
         "num_classes": 3,
         "precision": "fp32",
         "seed": 7,
@@ -319,9 +320,9 @@ def test_a_teacher_is_frozen_in_eval_mode_and_sees_the_mixed_images(class_weight
     student, mixed = tiny_network(), []
     student[5].p = 0.0
     student.register_forward_pre_hook(lambda _, args: mixed.append(args[0]))
-    settings = {"mixing": (0.4, 0, 0), "augment": Augment({}), "class_weights": class_weights}
+    settings = {"mixing": (0.4, 0, 0), "augment": Augment({})}
     smoothed = partial(soft_cross_entropy, smoothing=0.2)
-    trainer = make_trainer(student, teacher=teacher, criterion=smoothed, **settings)
+    trainer = make_trainer(student, criterion=Criterion(smoothed, teacher, class_weights), **settings)
     logits = []
     student.register_forward_hook(lambda _, args, output: logits.append(output.detach()))
     trainer.train_step(images, labels)
@@ -350,7 +351,7 @@ def test_a_rare_class_is_learned_beside_the_others():
     weights = balanced_class_weights(labels.bincount().float())
     smoothed = partial(soft_cross_entropy, smoothing=0.1)
     settings = {"mixing": (0, 0, 0), "num_classes": 2, "lr_factor": lambda step: 0.1}
-    trainer = make_trainer(network, criterion=smoothed, class_weights=weights, **settings)
+    trainer = make_trainer(network, criterion=Criterion(smoothed, class_weights=weights), **settings)
     for _ in range(60):
         trainer.train_step(images, labels)
     assert torch.equal(network(NORMALISE(images)).argmax(1), labels)
@@ -402,3 +403,47 @@ def test_two_classes_and_the_confusion_matrix_by_hand():  # top-3 crashed below 
     result = Evaluation(0.0, np.array([0, 0, 1, 0]), probabilities)
     assert result.confusion.tolist() == [[2, 1], [0, 1]]
     assert result.class_accuracies == pytest.approx([200 / 3, 100])
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"grad_clip": 0.1}])
+def test_a_step_of_sam_by_hand(settings):
+    """w - lr g(w + rho g(w) / |g(w)|), with SGD in its first step; statistics and loss are those at w."""
+    images, labels = random_batch()
+    rho, plain = 0.5, {"mixing": (0, 0, 0), "augment": Augment({}), **settings}
+    network = tiny_network()
+    network[5].p = 0.0
+    by_hand = copy.deepcopy(network)
+
+    def gradients():
+        for index in torch.arange(len(images)).tensor_split(settings.get("accumulate", 1)):
+            logits = by_hand(NORMALISE(images[index]))
+            (F.cross_entropy(logits, labels[index]) * len(index) / len(images)).backward()
+        found = [parameter.grad.clone() for parameter in by_hand.parameters()]
+        by_hand.zero_grad()
+        return found
+
+    by_hand.train()
+    first = gradients()
+    statistics = by_hand[1].running_mean.clone()
+    length = torch.cat([gradient.flatten() for gradient in first]).norm()
+    parameters = [parameter.detach().clone() for parameter in by_hand.parameters()]
+    with torch.no_grad():
+        for parameter, gradient in zip(by_hand.parameters(), first, strict=True):
+            parameter += rho * gradient / length
+    second = gradients()
+    if "grad_clip" in settings:
+        of_all = torch.cat([gradient.flatten() for gradient in second]).norm()
+        assert of_all > 0.1
+        second = [gradient * 0.1 / of_all for gradient in second]
+
+    trainer = make_trainer(network, sam_rho=rho, **plain)
+    trainer.train_step(images, labels)
+    lr = trainer.learning_rate
+    for ours, before, gradient in zip(network.parameters(), parameters, second, strict=True):
+        expected = before - lr * (gradient + 1e-4 * before)
+        torch.testing.assert_close(ours.detach(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(network[1].running_mean, statistics)
+    without = make_trainer(tiny_network(), **plain)
+    without.network[5].p = 0.0
+    without.train_step(images, labels)
+    assert trainer.totals.collect().loss == pytest.approx(without.totals.collect().loss)

@@ -59,7 +59,7 @@ def smoothing(parts, trainer, fit):
     expected = {
         share: F.cross_entropy(logits, targets, label_smoothing=share).item() for share in (0, 0.1, 0.3)
     }
-    (share,) = (s for s, loss in expected.items() if trainer.criterion(logits, targets).item() == loss)
+    (share,) = (s for s, loss in expected.items() if trainer.criterion.loss(logits, targets).item() == loss)
     return share
 
 
@@ -132,7 +132,7 @@ WIRING = [
     ((), of("trainer", "freeze_steps"), 0),
     (("--seed", "7"), of("trainer", "seed"), 7),
     (("--precision", "bf16"), of("trainer", "precision"), "bf16"),
-    ((), of("trainer", "class_weights"), None),
+    ((), lambda parts, trainer, fit: trainer.criterion.class_weights, None),
     ((), of("fit", "accuracies"), ("accuracy",)),
     (("--class_weights", "balanced"), of("fit", "accuracies"), ("accuracy", "balanced_accuracy")),
     ((), of("fit", "patience"), None),
@@ -165,7 +165,9 @@ def test_each_optimizer_has_a_learning_rate_and_a_weight_decay_of_its_own():
 
 def test_class_weights_count_the_training_images_alone(built):
     _, trainer, _ = built("--class_weights", "balanced")
-    assert trainer.class_weights.tolist() == pytest.approx([65 / (3 * count) for count in (40, 20, 5)])
+    assert trainer.criterion.class_weights.tolist() == pytest.approx(
+        [65 / (3 * count) for count in (40, 20, 5)]
+    )
 
 
 def test_epochs_are_chosen_on_the_validation_images_and_the_test_images_are_tested(built):

@@ -20,8 +20,9 @@ Images alone make a Q of Var(rest)/n, so a smaller one is luck: with it in the p
 often be that of the other experiment alone. Half of that variance is taken, since with all of it an
 experiment whose seeds differ by much too often seemed better than a steady one. (With half of it that is so
 in 5.6 % of studies where the seeds differ by 2 points, and in up to 8 % where two seeds differ by 3.) p is
-the level at which the interval ends at 0. No experiment's spread says anything of another's, so that
-an unsteady one cannot hide among others. What the seeds of both have in common makes B too large, which is the careful side.
+the level at which the interval ends at 0. No experiment's spread says anything of another's, so that an
+unsteady one cannot hide among others. What the seeds of both have in common makes B too large, which is the
+careful side.
 
 One seed allows none of that: it speaks of these networks, not of those that the next seed would give.
 """
