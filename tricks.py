@@ -136,6 +136,11 @@ def network_name(text: str) -> str:
     return text
 
 
+def has_layer_norms(args: argparse.Namespace) -> bool:
+    """Whether the network has norms of its own, which --norm does not choose."""
+    return NETWORKS[args.model][0] == "convnext"
+
+
 def own_defaults(flag: str) -> str:
     """In words, what a flag is for each optimizer unless it is given."""
     return "default: " + ", ".join(f"{own[flag]:g} for {name}" for name, own in OWN_DEFAULTS.items())
@@ -273,12 +278,15 @@ TRICKS = (
     trick("network", "network",
         Flag("model", "ResNet50", "ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; "
             "RegNetX-200MF to RegNetY-32GF; EfficientNet-B0 to -B7, -Lite0 to -Lite4; RegNet is "
-            "RegNetY-1.6GF, and EfficientNet its B2", network_name, "NAME"),
+            "RegNetY-1.6GF, and EfficientNet its B2; ConvNeXt-Tiny, -Small, -Base", network_name, "NAME"),
         Example("--model ResNet50-D", "network/resnet.py", ("1512.03385", "1812.01187"), "ResNet-B, -C, -D",
             True),
         Example("--model EfficientNet-B2", "network/efficientnet.py", ("1905.11946",),
-            "EfficientNet, -Lite"),
-        Example("--model RegNetY-1.6GF", "network/regnet.py", ("2003.13678",), "RegNetX, RegNetY"),
+            "EfficientNet-B0 to -B7, -Lite0 to -Lite4"),
+        Example("--model RegNetY-1.6GF", "network/regnet.py", ("2003.13678",),
+            "RegNetX, RegNetY, 200MF to 32GF"),
+        Example("--model ConvNeXt-Tiny", "network/convnext.py", ("2201.03545",),
+            "ConvNeXt-Tiny, -Small, -Base"),
         letters={"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"}),
     trick("weights", "network",
         Flag("pretrained", 1, "1: start from ImageNet weights, 0: from scratch", (0, 1)),
@@ -336,6 +344,8 @@ TRICKS = (
     trick("zero gamma", "network",
         Flag("zero_gamma", False, "start the last norm of each residual branch at 0"),
         Example("--zero_gamma", "network/norm.py", ("1812.01187",)),
+        Refused(lambda args: args.zero_gamma and has_layer_norms(args),
+            "--zero_gamma does nothing with --model {model}, whose branches start small: leave it out"),
         letters="Z", built=_zero_gammas),
     trick("no bias decay", "optimizer",
         Flag("no_bias_decay", False,
@@ -425,6 +435,8 @@ TRICKS = (
         Example("--norm frozen_batchnorm", "network/norm.py", (), "pretrained norm statistics"),
         Refused(lambda args: args.norm == "frozen_batchnorm" and not args.pretrained,
             "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm"),
+        Refused(lambda args: "norm" in args.given and has_layer_norms(args),
+            "--norm does nothing with --model {model}, which has layer norms: leave it out"),
         letters={"batchnorm": "BN", "evonorm": "E", "evonorm_b0": "EB", "frozen_batchnorm": "FB"},
         built=_norms),
     trick("drop path", "network",

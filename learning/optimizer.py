@@ -108,14 +108,15 @@ def _rectified(group: dict, t: int) -> dict:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float, no_bias_decay: bool) -> list[dict]:
-    """All parameters in one group or, with `no_bias_decay`, those of one dimension in a second without decay.
+    """All parameters in one group or, with `no_bias_decay`, two, of which the second does not decay.
 
-    The weights of convolutions and linear layers are the parameters that have more than one.
+    It has what is not the weight of a convolution or a linear layer.
     """
     parameters = list(network.parameters())
     if not no_bias_decay:
         return [{"params": parameters, "weight_decay": weight_decay}]
+    weights = {id(layer.weight) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) in weights], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in weights], "weight_decay": 0.0},
     ]

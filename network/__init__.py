@@ -28,6 +28,7 @@ MEMBERS = {
         *(f"EfficientNet-B{size}" for size in range(8)),
         *(f"EfficientNet-Lite{size}" for size in range(5)),
     ],
+    "convnext": [f"ConvNeXt-{size}" for size in ("Tiny", "Small", "Base")],
 }
 # Every name that --model takes: the module of its family, and the member it means.
 NETWORKS: dict[str, tuple[str, str]] = {

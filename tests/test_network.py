@@ -49,7 +49,7 @@ def test_a_network_equals_torchvisions_for_the_same_weights(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ResNet18", "ResNet50", "RegNetX-400MF", "RegNetY-400MF", "EfficientNet-B0"]
+    "name", ["ResNet18", "ResNet50", "RegNetX-400MF", "RegNetY-400MF", "EfficientNet-B0", "ConvNeXt-Tiny"]
 )
 def test_a_training_pass_equals_torchvisions(name):
     """In float64, since a CPU trains convolutions in other ways than it evaluates them (`layers.Conv2d`)."""
@@ -142,13 +142,13 @@ def test_depthwise_convolutions_are_trained_in_fp32_on_a_cpu():
         assert layer.eval()(torch.randn(1, 8, 4, 4)).dtype == torch.bfloat16
 
 
-def test_every_member_of_torchvisions_three_families_is_here():
-    families = ("resnet", "regnet", "efficientnet_b")
+def test_every_member_of_torchvisions_families_is_here():
+    families = ("resnet", "regnet", "efficientnet_b", "convnext")
     theirs = {name for name in torchvision.models.list_models() if name.startswith(families)}
-    assert theirs - {torchvision_name(name) for name in NETWORKS} == {"regnet_y_128gf"}
+    assert theirs - {torchvision_name(name) for name in NETWORKS} == {"regnet_y_128gf", "convnext_large"}
 
 
-@pytest.mark.parametrize("name", ["ResNet18", "RegNetY-400MF", "EfficientNet-B0"])
+@pytest.mark.parametrize("name", ["ResNet18", "RegNetY-400MF", "EfficientNet-B0", "ConvNeXt-Tiny"])
 def test_initial_weights_have_torchvisions_distribution(name):
     ours = build_network(name, 7).state_dict()
     theirs = torchvision.models.get_model(torchvision_name(name), num_classes=7).state_dict()
@@ -170,6 +170,9 @@ PUBLISHED = {
     "ResNet50": (25.557, 4.089, 224),
     "ResNet101": (44.549, 7.801, 224),
     "ResNet152": (60.193, 11.514, 224),
+    "ConvNeXt-Tiny": (28.589, 4.456, 224),
+    "ConvNeXt-Small": (50.224, 8.684, 224),
+    "ConvNeXt-Base": (88.591, 15.355, 224),
     # timm's tables (its multiply-adds are of resnet18d, 34d, 50c, 50d, 101d, 152d).
     "ResNet18-D": (11.71, 2.06, 224),
     "ResNet34-D": (21.82, 3.91, 224),
@@ -484,7 +487,7 @@ def test_unknown_names_are_refused():
         build_network("ResNet51", 3)
 
 
-@pytest.mark.parametrize("family", ["resnet", "regnet", "efficientnet"])
+@pytest.mark.parametrize("family", ["resnet", "regnet", "efficientnet", "convnext"])
 def test_the_list_of_names_is_that_of_the_families(family):
     members = importlib.import_module(f"network.{family}").MEMBERS
     if family == "resnet":

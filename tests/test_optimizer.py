@@ -56,6 +56,15 @@ def test_no_bias_decay_leaves_decay_to_the_weights_of_convolutions_and_linear_la
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.01, 0)
 
 
+def test_the_scales_of_convnexts_branches_do_not_decay():
+    """Which have three dimensions, as no bias has."""
+    network = build_network("ConvNeXt-Tiny", 3)
+    decayed, _ = make_optimizer("SGD", network, 0.1, 0.01, no_bias_decay=True).param_groups
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    assert all(names[id(each)].endswith(".weight") and each.ndim > 1 for each in decayed["params"])
+    assert sum(each.ndim > 1 for each in network.parameters()) == len(decayed["params"]) + 18
+
+
 def test_adam_by_hand():
     # The first step of Adam is the learning rate in the direction of the sign of the gradient.
     assert one_step("ADAM", 2.0, 0.5) == pytest.approx(1.9, rel=1e-5)

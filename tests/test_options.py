@@ -119,6 +119,8 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--teacher_weight 2", "--teacher"),
         ("--focal_gamma 3", "--loss softmax"),
         ("--sam 0", "--sam"),
+        ("--model ConvNeXt-Tiny --norm evonorm", "--model ConvNeXt-Tiny"),
+        ("--model ConvNeXt-Tiny --zero_gamma", "--model ConvNeXt-Tiny"),
         ("--ema 1", "--ema"),
         ("--dropout 1", "--dropout"),
         ("--drop_path -0.1", "--drop_path"),

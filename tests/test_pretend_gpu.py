@@ -73,6 +73,8 @@ def cases():
             slow = network != "ResNet18" and flags not in FEW
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(network, flags, id=" ".join((network, *flags)), marks=marks)
+    for flags in ((), ALL, (*FP16, "--teacher", "TEACHER"), ("--memory_format", "contiguous")):
+        yield pytest.param("ConvNeXt-Tiny", flags, id=" ".join(("ConvNeXt-Tiny", *flags)))
 
 
 @pytest.fixture(scope="module")
