@@ -424,6 +424,13 @@ TRICKS = (
         Refused(lambda args: args.randaugment and args.trivial_augment,
             "--randaugment and --trivial_augment exclude each other: give one of them"),
         letters="TA", built=_transforms("trivial_augment"), told="augmentation"),
+    trick("AugMix", "augmentation",
+        Flag("augmix", False, "show each image beside two mixtures of it, to be classified alike; thrice the "
+            "work"),
+        Example("--augmix", "learning/augmix.py", ("1912.02781",), timed=True),
+        Refused(lambda args: args.augmix and (args.randaugment or args.trivial_augment),
+            "--augmix has operations of its own: leave out --randaugment and --trivial_augment"),
+        letters="AM", built=_transforms("augmix"), told="augmentation"),
     trick("random erasing", "augmentation",
         Flag("random_erasing", 0.0, "share of training images that lose a box", share, "P"),
         Example("--random_erasing 0.25", "learning/augment.py", ("1708.04896",), timed=True),

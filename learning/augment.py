@@ -3,6 +3,7 @@
 Draws are made on the host, so they are the same numbers on every device, and travel there in one copy.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ class Transform:
     """
 
     columns: int
+    views = 1  # how many images it makes of one, one behind the other in their channels
 
     def draw(self, uniforms: np.ndarray, shape: Shape) -> Any:
         """What happens to images for which `uniforms` [N, columns] were drawn: arrays, in nested lists."""
@@ -53,6 +55,11 @@ class Augment:
     def __init__(self, transforms: dict[str, Transform]):
         self.transforms = transforms
 
+    @property
+    def views(self) -> int:
+        """How many images become of one: they come as [N, views * 3, H', W']."""
+        return math.prod(transform.views for transform in self.transforms.values())
+
     def draw(self, draws: Draws, shape: Shape) -> list:
         """What each transform does to images of this shape, for `apply`."""
         drawn = []
@@ -71,6 +78,11 @@ class Augment:
     def __call__(self, images: torch.Tensor, draws: Draws, aspects: np.ndarray | None = None) -> torch.Tensor:
         """The changed images; `aspects` [N], width over height, are those of what squeezed images show."""
         return self.apply(images, to_device(self.draw(draws, shape_of(images, aspects)), images.device))
+
+
+def one_view_each(pixels: torch.Tensor) -> torch.Tensor:
+    """The views of each image after each other: [N, V * 3, H, W] to [N * V, 3, H, W]."""
+    return pixels if pixels.shape[1] == 3 else pixels.unflatten(1, (-1, 3)).flatten(0, 1)
 
 
 def shape_of(images: torch.Tensor, aspects: np.ndarray | None) -> Shape:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
+from learning.augment import one_view_each
 from learning.evaluator import Evaluation
 from learning.trainer import Totals, Trainer
 from utils.data.batches import Batch
@@ -116,7 +117,8 @@ class Fit:
         for batch in bar:
             if trainer.step == 0:
                 images, _, aspects = (part[:IMAGES_SHOWN] for part in batch)
-                self.log.images(trainer.augment(images, Draws(trainer.seed, 0), aspects))
+                augmented = trainer.augment(images, Draws(trainer.seed, 0), aspects)
+                self.log.images(one_view_each(augmented))
             trainer.train_step(*batch)
             if trainer.step % self.log_interval == 0:
                 recent = totals.collect()

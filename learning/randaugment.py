@@ -13,7 +13,7 @@ All images that drew an operation of one kind are treated at once; those with st
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,6 +47,7 @@ RANGES = {
     "Invert": 0.0,
 }
 OPERATIONS = tuple(RANGES)
+NOTHING = ""  # where an image gets none
 TWO_WAYS = OPERATIONS[: OPERATIONS.index("Cutout")]
 CUTOUT_COLOUR = (125, 123, 114)  # about the mean of ImageNet, as in the RandAugment code
 
@@ -105,11 +106,22 @@ class TrivialAugment(Transform):
         return apply_operations(images, drawn)
 
 
-def draw_operations(uniforms: np.ndarray, strengths: np.ndarray, shape: Shape) -> Plan:
-    """One random operation for each image, of `strengths` [N] from 0 to 30, by `uniforms` [N, COLUMNS]."""
-    operations = np.array(OPERATIONS)[(uniforms[:, 0] * len(OPERATIONS)).astype(int)]
+def draw_operations(
+    uniforms: np.ndarray,
+    strengths: np.ndarray,
+    shape: Shape,
+    among: Sequence[str] = OPERATIONS,
+    chosen: np.ndarray | None = None,
+) -> Plan:
+    """One random operation for each image, of `strengths` [N] from 0 to 30, by `uniforms` [N, COLUMNS].
+
+    Where there is a `chosen`, bool [N], the other images get none.
+    """
+    operations = np.array(among)[(uniforms[:, 0] * len(among)).astype(int)]
     signs = np.where(np.isin(operations, TWO_WAYS) & (uniforms[:, 1] < 0.5), -1, 1)
     amounts = signs * np.array([RANGES[name] for name in operations]) * strengths / MAX_M
+    if chosen is not None:
+        operations = np.where(chosen, operations, NOTHING)
     return plan_operations(operations, amounts, uniforms[:, 2:], shape.height, shape.width)
 
 

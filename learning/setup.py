@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from learning.augment import Augment, Flip, Normalise, RandomErasing, Transform, VerticalFlip
+from learning.augmix import AugMix
 from learning.classifier import Classifier, frame_of
 from learning.criterion import Criterion, Loss
 from learning.crop import CenterCrop, RandomResizedCrop
@@ -315,6 +316,8 @@ def make_transforms(args: Namespace, normalisation: Normalisation) -> dict[str, 
     if args.random_erasing:
         red, green, blue = (round(255 * channel) for channel in normalisation.mean)
         transforms["random_erasing"] = RandomErasing(args.random_erasing, (red, green, blue))
+    if args.augmix:
+        transforms["augmix"] = AugMix()  # the last, since others take one image of three channels
     return transforms
 
 
@@ -337,6 +340,7 @@ def make_trainer(parts: Parts) -> Trainer:
         class_weights = balanced_class_weights(torch.tensor(counts, dtype=torch.float32)).to(
             parts.classifier.device
         )
+    augment = Augment(make_transforms(args, parts.classifier.normalisation))
     return Trainer(
         parts.classifier.network,
         make_optimizer(
@@ -350,10 +354,10 @@ def make_trainer(parts: Parts) -> Trainer:
         lr_factor=Schedule(
             args.decay_type, parts.steps_per_epoch, args.epochs, args.warmup_epochs, args.milestones
         ),
-        augment=Augment(make_transforms(args, parts.classifier.normalisation)),
+        augment=augment,
         normalise=parts.classifier.normalise,
         mixing=Mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
-        criterion=Criterion(make_loss(args), parts.teacher, class_weights),
+        criterion=Criterion(make_loss(args), parts.teacher, class_weights, augment.views),
         num_classes=len(dataset.classes),
         precision=parts.classifier.precision,
         seed=args.seed,

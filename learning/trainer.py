@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from learning.augment import Augment, Normalise, shape_of
+from learning.augment import Augment, Normalise, one_view_each, shape_of
 from learning.ema import Ema
 from learning.mixing import Mixing
 from learning.sam import at_the_sharpest
@@ -209,13 +209,13 @@ class Trainer:
         `factors` are those of each of the random layers.
         """
         total = hits = torch.zeros((), device=self.device)
-        count = min(self.accumulate, len(pixels))
+        count, views = min(self.accumulate, len(pixels)), pixels.shape[1] // 3
         whole = (pixels, targets, *factors)
         # In parts as equal as they can be.
         parts = zip(*(tensor.tensor_split(count) for tensor in whole), strict=True) if count > 1 else [whole]
         for part, part_targets, *part_factors in parts:
             for layer, of_layer in zip(self.random_layers, part_factors, strict=True):
-                layer.factors = of_layer
+                layer.factors = of_layer.repeat_interleave(views, 0) if views > 1 else of_layer
             with autocast(self.device, self.precision):
                 loss, part_hits = self.loss_and_hits(part, part_targets)
             loss = loss * (len(part) / len(pixels))
@@ -230,7 +230,7 @@ class Trainer:
         self, pixels: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss over the images, and how many were taken for the class of their largest target."""
-        inputs = self.normalise(pixels)
+        inputs = self.normalise(one_view_each(pixels))
         losses, logits = self.criterion(self.network, inputs, targets)
         return losses.mean(), (logits.detach().argmax(1) == targets.argmax(1)).sum()
 

@@ -119,6 +119,7 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--teacher_weight 2", "--teacher"),
         ("--focal_gamma 3", "--loss softmax"),
         ("--sam 0", "--sam"),
+        ("--augmix --randaugment", "--augmix"),
         ("--model ConvNeXt-Tiny --norm evonorm", "--model ConvNeXt-Tiny"),
         ("--model ConvNeXt-Tiny --zero_gamma", "--model ConvNeXt-Tiny"),
         ("--ema 1", "--ema"),

@@ -26,6 +26,11 @@ TRICKS = [
     ("--optimizer", "RADAM"),
     ("--randaugment",),
     ("--trivial_augment",),
+    ("--augmix",),
+    (
+        *("--augmix", "--mixup", "0.2", "--accumulate", "2", "--teacher", "TEACHER", "--drop_path", "0.1"),
+        *("--sam", "0.1", "--class_weights", "balanced"),
+    ),
     ("--crop", "random"),
     ("--crop", "center"),
     ("--random_erasing", "0.5"),

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from learning.augment import Augment, Flip, Normalise
+from learning.augmix import AugMix
 from learning.criterion import Criterion
 from learning.evaluator import Evaluation, evaluate
 from learning.loss import CrossEntropy, balanced_class_weights, distillation, soft_cross_entropy
@@ -447,3 +448,20 @@ def test_a_step_of_sam_by_hand(settings):
     without.network[5].p = 0.0
     without.train_step(images, labels)
     assert trainer.totals.collect().loss == pytest.approx(without.totals.collect().loss)
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_the_views_of_an_image_stay_together_in_parts_of_a_step(parts):
+    images, labels = random_batch(5)
+
+    def trained(accumulate):
+        torch.manual_seed(1)
+        layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), Dropout(0.5, 288), nn.Linear(288, 3))
+        network, augment = nn.Sequential(*layers), Augment({"augmix": AugMix()})
+        criterion = Criterion(CrossEntropy(), views=augment.views)
+        trainer = make_trainer(network, augment=augment, criterion=criterion, accumulate=accumulate)
+        trainer.train_step(images, labels)
+        return [*network.parameters(), torch.tensor(trainer.totals.collect().loss)]
+
+    for whole, cut in zip(trained(1), trained(parts), strict=True):
+        torch.testing.assert_close(whole, cut)

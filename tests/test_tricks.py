@@ -52,6 +52,7 @@ TRICKS = [
     (("--randaugment", "--rand_m", "9"), ("--randaugment",), "RandAugment(n=3, m=9)"),
     (("--randaugment", "--rand_n", "1"), ("--randaugment",), "RandAugment(n=1, m=15)"),
     (("--trivial_augment",), (), "TrivialAugment()"),
+    (("--augmix",), (), "AugMix()"),
     (("--crop", "center"), (), "CenterCrop(size=32)"),
     (("--crop", "random"), ("--crop", "center"), "RandomResizedCrop(size=32"),
     (("--random_erasing", "0.5"), (), "RandomErasing(p=0.5"),
