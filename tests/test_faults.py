@@ -36,7 +36,7 @@ MOMENTS = {
     "renaming a checkpoint": ("os", "replace", 2),
     "after renaming a checkpoint": ("os", "fsync", 4),
     "writing log.csv": ("csv.DictWriter", "writerows", 2),
-    "in the test": ("learning.setup", "evaluate", 9),
+    "in the test": ("learning.classifier", "evaluate", 9),
     "writing the predictions": ("learning.results", "write_predictions", 1),
     "drawing": ("matplotlib.figure.Figure", "savefig", 1),
     "drawing the second picture": ("matplotlib.figure.Figure", "savefig", 2),
@@ -75,7 +75,7 @@ def server():
     """Processes that start with torch already loaded: forks of one that does nothing else."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["main", "learning.setup", "tricks", "learning.results", "tests.test_faults"]
+        ["main", "run", "tricks", "learning.results", "tests.test_faults"]
     )
     return context
 
