@@ -10,6 +10,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from network.members import MEMBERS
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,19 +18,6 @@ if TYPE_CHECKING:
 
     from network.weights import LoadedWeights
 
-MEGAFLOPS = [f"{size}MF" for size in (200, 400, 600, 800)]
-GIGAFLOPS = [f"{size}GF" for size in ("1.6", "3.2", "4.0", "6.4", "8.0", "12", "16", "32")]
-MEMBERS = {
-    "resnet": [
-        f"ResNet{depth}{tweak}" for depth in (18, 34, 50, 101, 152) for tweak in ("", "-B", "-C", "-D")
-    ],
-    "regnet": [f"RegNet{kind}-{size}" for kind in "XY" for size in MEGAFLOPS + GIGAFLOPS],
-    "efficientnet": [
-        *(f"EfficientNet-B{size}" for size in range(8)),
-        *(f"EfficientNet-Lite{size}" for size in range(5)),
-    ],
-    "convnext": [f"ConvNeXt-{size}" for size in ("Tiny", "Small", "Base")],
-}
 # Every name that --model takes: the module of its family, and the member it means.
 NETWORKS: dict[str, tuple[str, str]] = {
     name: (family, name) for family, names in MEMBERS.items() for name in names

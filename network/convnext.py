@@ -5,30 +5,14 @@ channels between them; one norm, of layers, and one activation a block; norms be
 The state dict has torchvision's names.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
 from network.layers import Conv2d, Dropout, StochasticDepth
+from network.members import CONVNEXTS, Stages
 from network.norm import BatchNormAct, NormLayer
 
 LAYER_SCALE = 1e-6  # what each branch is multiplied by at first
-
-
-class Scale(NamedTuple):
-    """The width and the number of blocks of each stage, and the last block's probability to be left out."""
-
-    widths: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-    stochastic_depth: float
-
-
-MEMBERS = {
-    "ConvNeXt-Tiny": Scale((96, 192, 384, 768), (3, 3, 9, 3), 0.1),
-    "ConvNeXt-Small": Scale((96, 192, 384, 768), (3, 3, 27, 3), 0.4),
-    "ConvNeXt-Base": Scale((128, 256, 512, 1024), (3, 3, 27, 3), 0.5),
-}
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -70,16 +54,16 @@ class ConvNeXt(nn.Module):
 
     head = "classifier.2"
 
-    def __init__(self, scale: Scale, num_classes: int):
+    def __init__(self, stages: Stages, num_classes: int):
         super().__init__()
-        inputs, count = scale.widths[0], 0
+        inputs, count = stages.widths[0], 0
         self.features = nn.Sequential(nn.Sequential(Conv2d(3, inputs, 4, 4), LayerNorm2d(inputs)))
-        for width, depth in zip(scale.widths, scale.depths, strict=True):
+        for width, depth in zip(stages.widths, stages.depths, strict=True):
             if width != inputs:
                 self.features.append(nn.Sequential(LayerNorm2d(inputs), Conv2d(inputs, width, 2, 2)))
             stage = nn.Sequential()
             for _ in range(depth):
-                stage.append(Block(width, scale.stochastic_depth * count / (sum(scale.depths) - 1)))
+                stage.append(Block(width, stages.stochastic_depth * count / (sum(stages.depths) - 1)))
                 count += 1
             self.features.append(stage)
             inputs = width
@@ -102,4 +86,4 @@ def build(name: str, num_classes: int, norm: NormLayer) -> ConvNeXt:
     """Build a member of the family. Raises `ValueError` for another norm, since it has layer norms."""
     if norm is not BatchNormAct:
         raise ValueError(f"{name} has layer norms of its own; leave the norm out")
-    return ConvNeXt(MEMBERS[name], num_classes)
+    return ConvNeXt(CONVNEXTS[name], num_classes)

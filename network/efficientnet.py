@@ -7,12 +7,12 @@ and last stages that do not scale (github.com/tensorflow/tpu, models/official/ef
 
 import math
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from network.layers import Dropout, SqueezeExcitation, StochasticDepth, conv_norm, whole_multiple
+from network.members import EFFICIENTNETS, Scaling
 from network.norm import NormLayer
 
 # Table 1 of the paper: expansion, kernel, stride, channels and blocks of each stage of B0.
@@ -27,32 +27,6 @@ STAGES = (
 )
 STEM_WIDTH, HEAD_WIDTH = 32, 1280
 STOCHASTIC_DEPTH = 0.2  # block i of n is left out with probability 0.2 i / n, from i = 0
-
-
-class Scale(NamedTuple):
-    """How a member differs from B0: factors of width and depth, and its dropout."""
-
-    width: float
-    depth: float
-    dropout: float
-    lite: bool = False
-
-
-MEMBERS = {
-    "EfficientNet-B0": Scale(1.0, 1.0, 0.2),
-    "EfficientNet-B1": Scale(1.0, 1.1, 0.2),
-    "EfficientNet-B2": Scale(1.1, 1.2, 0.3),
-    "EfficientNet-B3": Scale(1.2, 1.4, 0.3),
-    "EfficientNet-B4": Scale(1.4, 1.8, 0.4),
-    "EfficientNet-B5": Scale(1.6, 2.2, 0.4),
-    "EfficientNet-B6": Scale(1.8, 2.6, 0.5),
-    "EfficientNet-B7": Scale(2.0, 3.1, 0.5),
-    "EfficientNet-Lite0": Scale(1.0, 1.0, 0.2, lite=True),
-    "EfficientNet-Lite1": Scale(1.0, 1.1, 0.2, lite=True),
-    "EfficientNet-Lite2": Scale(1.1, 1.2, 0.3, lite=True),
-    "EfficientNet-Lite3": Scale(1.2, 1.4, 0.3, lite=True),
-    "EfficientNet-Lite4": Scale(1.4, 1.8, 0.3, lite=True),
-}
 
 
 class MBConv(nn.Module):
@@ -99,7 +73,7 @@ class EfficientNet(nn.Module):
 
     head = "classifier.1"
 
-    def __init__(self, scale: Scale, num_classes: int, norm: NormLayer):
+    def __init__(self, scale: Scaling, num_classes: int, norm: NormLayer):
         super().__init__()
         activation = partial(nn.ReLU6, inplace=True) if scale.lite else nn.SiLU
         stem_width = STEM_WIDTH if scale.lite else whole_multiple(STEM_WIDTH * scale.width, 8)
@@ -141,8 +115,8 @@ class EfficientNet(nn.Module):
 
 
 def build(name: str, num_classes: int, norm: NormLayer) -> EfficientNet:
-    """Build a member of the family; raises `KeyError` for a name not in `MEMBERS`."""
-    scale = MEMBERS[name]
+    """Build a member of the family; raises `KeyError` for a name not in `EFFICIENTNETS`."""
+    scale = EFFICIENTNETS[name]
     if scale.lite or name >= "EfficientNet-B5":  # as their published weights were trained
         norm = partial(norm, eps=1e-3, momentum=0.01)
     return EfficientNet(scale, num_classes, norm)

@@ -8,55 +8,16 @@ are torchvision's here, and pycls's files of them do not fit.
 import math
 from collections.abc import Iterator
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from network.layers import Dropout, SqueezeExcitation, StochasticDepth, conv_norm, whole_multiple
+from network.members import REGNETS, Line
 from network.norm import NormLayer
 
 STEM_WIDTH = 32
 SE_RATIO = 0.25  # of the width that enters a block
-
-
-class Line(NamedTuple):
-    """The parameters of a member: depth d, w_0, w_a and w_m of section 4, and the width of a group."""
-
-    depth: int
-    w_0: int
-    w_a: float
-    w_m: float
-    group_width: int
-    as_torchvision: bool = False
-
-
-MEMBERS = {
-    "RegNetX-200MF": Line(13, 24, 36.44, 2.49, 8),
-    "RegNetX-400MF": Line(22, 24, 24.48, 2.54, 16, as_torchvision=True),
-    "RegNetX-600MF": Line(16, 48, 36.97, 2.24, 24),
-    "RegNetX-800MF": Line(16, 56, 35.73, 2.28, 16),
-    "RegNetX-1.6GF": Line(18, 80, 34.01, 2.25, 24),
-    "RegNetX-3.2GF": Line(25, 88, 26.31, 2.25, 48),
-    "RegNetX-4.0GF": Line(23, 96, 38.65, 2.43, 40),
-    "RegNetX-6.4GF": Line(17, 184, 60.83, 2.07, 56),
-    "RegNetX-8.0GF": Line(23, 80, 49.56, 2.88, 120),
-    "RegNetX-12GF": Line(19, 168, 73.36, 2.37, 112),
-    "RegNetX-16GF": Line(22, 216, 55.59, 2.1, 128),
-    "RegNetX-32GF": Line(23, 320, 69.86, 2.0, 168),
-    "RegNetY-200MF": Line(13, 24, 36.44, 2.49, 8),
-    "RegNetY-400MF": Line(16, 48, 27.89, 2.09, 8),
-    "RegNetY-600MF": Line(15, 48, 32.54, 2.32, 16),
-    "RegNetY-800MF": Line(14, 56, 38.84, 2.4, 16, as_torchvision=True),
-    "RegNetY-1.6GF": Line(27, 48, 20.71, 2.65, 24),
-    "RegNetY-3.2GF": Line(21, 80, 42.63, 2.66, 24),
-    "RegNetY-4.0GF": Line(22, 96, 31.41, 2.24, 64),
-    "RegNetY-6.4GF": Line(25, 112, 33.22, 2.27, 72),
-    "RegNetY-8.0GF": Line(17, 192, 76.82, 2.19, 56, as_torchvision=True),
-    "RegNetY-12GF": Line(19, 168, 73.36, 2.37, 112),
-    "RegNetY-16GF": Line(18, 200, 106.23, 2.48, 112),
-    "RegNetY-32GF": Line(20, 232, 115.89, 2.53, 232),
-}
 
 
 def stages(line: Line) -> Iterator[tuple[int, int, int]]:
@@ -147,5 +108,5 @@ class RegNet(nn.Module):
 
 
 def build(name: str, num_classes: int, norm: NormLayer) -> RegNet:
-    """Build a member of the family; raises `KeyError` for a name not in `MEMBERS`."""
-    return RegNet(MEMBERS[name], name.startswith("RegNetY"), num_classes, norm)
+    """Build a member of the family; raises `KeyError` for a name not in `REGNETS`."""
+    return RegNet(REGNETS[name], name.startswith("RegNetY"), num_classes, norm)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from network.layers import Conv2d, Dropout, StochasticDepth
+from network.members import RESNETS
 from network.norm import NormLayer
 
 
@@ -90,16 +91,6 @@ class Bottleneck(nn.Module):
         return self.relu(self.sum(branch, self.downsample(features)))
 
 
-# The block, and how many of them each of the four stages has (table 1 of the paper).
-MEMBERS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
-    "ResNet18": (BasicBlock, (2, 2, 2, 2)),
-    "ResNet34": (BasicBlock, (3, 4, 6, 3)),
-    "ResNet50": (Bottleneck, (3, 4, 6, 3)),
-    "ResNet101": (Bottleneck, (3, 4, 23, 3)),
-    "ResNet152": (Bottleneck, (3, 8, 36, 3)),
-}
-
-
 class ResNet(nn.Module):
     """Images [N, 3, H, W] -> logits [N, num_classes], through four stages at 1/4 to 1/32 of the size."""
 
@@ -111,7 +102,7 @@ class ResNet(nn.Module):
 
     def __init__(self, member: str, tweak: str, num_classes: int, norm: NormLayer):
         super().__init__()
-        block, depths = MEMBERS[member]
+        block: type[BasicBlock | Bottleneck] = Bottleneck if RESNETS[member].bottleneck else BasicBlock
         if tweak in ("C", "D"):
             layers = (
                 ("0", conv(3, 32, 3, stride=2)),
@@ -126,7 +117,7 @@ class ResNet(nn.Module):
         self.bn1 = norm(64, nn.ReLU(inplace=True))
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         inputs = 64
-        for stage, depth in enumerate(depths):
+        for stage, depth in enumerate(RESNETS[member].depths):
             width, blocks = 64 * 2**stage, nn.Sequential()
             for position in range(depth):
                 stride = 2 if stage > 0 and position == 0 else 1

@@ -33,7 +33,7 @@ from utils.data.batches import Batch, in_order
 from utils.data.cache import cached_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
-from utils.data.folders import find_dataset
+from utils.data.folders import find_dataset, split_folders
 from utils.errors import UserError
 from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
 from utils.text import markdown_table, visible
@@ -94,7 +94,7 @@ class Loop:
         self.device, self.tuned = choose_device(settings.device), tuned
         size = (settings.image_size, settings.image_size)
         prepare = [transforms.Resize(size), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-        folder = next(path for path in find_train_folders(Path(settings.data_dir)) if path.is_dir())
+        folder = split_folders(Path(settings.data_dir))["train"]
         images = datasets.ImageFolder(folder, transforms.Compose([*prepare, transforms.Normalize(*IMAGENET)]))
         self.loader = DataLoader(
             images,
@@ -132,11 +132,6 @@ class Loop:
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def find_train_folders(root: Path) -> list[Path]:
-    """Where training images may lie, the innermost first."""
-    return [root / "seg_train/seg_train", root / "seg_train", root / "train"]
 
 
 def rates(steps: dict[str, Step], rounds: int, steps_a_round: int, ahead: int = 0) -> dict[str, float]:

@@ -82,7 +82,7 @@ def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Datase
     Raises `UserError` when there is no such folder or layout, when a class has no images, or when
     the splits do not hold the same classes.
     """
-    folders = _split_folders(root)
+    folders = split_folders(root)
     classes = _class_names(folders["train"])
     files: list[str] = []
     labels: list[int] = []
@@ -114,7 +114,7 @@ def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Datase
     return Dataset(root, train_folder, classes, tuple(files), all_labels, splits)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split: always "train" and "test", and "val" where there is one."""
     if not root.is_dir():
         raise UserError(f"--data_dir {root}: no such folder; name one, or try --demo")

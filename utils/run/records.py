@@ -84,9 +84,5 @@ def as_record(kind: type[Kind], content: Mapping[str, Any], path: Path) -> Kind:
 
 
 def as_content(record: Any) -> dict[str, Any]:
-    """What is written of a record: its fields, but for those that it does not have."""
-    return {
-        name: value
-        for name, value in vars(record).items()
-        if not name.startswith("val_") or value is not None
-    }
+    """What is written of a record: its fields, but for those that are None."""
+    return {name: value for name, value in vars(record).items() if value is not None}
