@@ -10,13 +10,13 @@ from learning.classifier import Classifier
 from learning.results import test_figures, write_results
 from learning.setup import (
     assemble,
-    configured,
     evaluated,
     find_data,
     make_fit,
     make_trainer,
     open_loader,
     place_of,
+    prepare_device,
     say_network,
 )
 from utils.errors import Interrupted, UserError
@@ -85,7 +85,7 @@ def evaluate(args: Namespace, folder: RunFolder, check: Callable[[], None]) -> N
     args = options.with_flags_of_run(args, weights.flags, folder.path)
     with explained_failures(args.batch_size):
         device = choose_device(args.device)
-        configured(args, device, weights.precision, weights.memory_format)
+        prepare_device(args, device, weights.precision, weights.memory_format)
         dataset, _ = find_data(args, weights, check)
         classifier = Classifier.of(weights, path, device)
         say_network(args.model, classifier.network, place_of(weights))

@@ -59,9 +59,8 @@ Check = Callable[[], None]
 
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
 NAMES_SHOWN = 20
-FRAME_FACTOR = (
-    2  # images that --crop random draws from are so much larger, so that small parts have pixels enough
-)
+# Images that --crop random draws from are stored so much larger, so that small parts have pixels enough.
+FRAME_FACTOR = 2
 
 
 @dataclass
@@ -140,7 +139,7 @@ def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
         memory_format = choose_memory_format(args.memory_format, NETWORKS[args.model][0], device)
     if args.compile:
         prepare_compiler(device, Path(args.cache_dir))
-    configured(args, device, precision, memory_format)
+    prepare_device(args, device, precision, memory_format)
     dataset, skipped = find_data(args, progress, check)
     if progress and dataset.identity() != progress.images:
         raise UserError(
@@ -177,7 +176,7 @@ def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
     return Parts(args, dataset, skipped, classifier, loader, training_loader, teacher)
 
 
-def configured(args: Namespace, device: torch.device, precision: str, memory_format: str) -> None:
+def prepare_device(args: Namespace, device: torch.device, precision: str, memory_format: str) -> None:
     """Set torch's switches for the run, and say what it computes on and how."""
     configure(device, precision, args.deterministic)
     print(f"device   {describe(device)}; {precision}, {memory_format}")

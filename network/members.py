@@ -21,7 +21,7 @@ TWEAKS = ("", "-B", "-C", "-D")
 
 
 class Line(NamedTuple):
-    """The parameters of a RegNet (arXiv 2003.13678, section 4): d, w_0, w_a, w_m, and the width of a group."""
+    """The parameters of a RegNet (arXiv 2003.13678, section 4): d, w_0, w_a, w_m, and a group's width."""
 
     depth: int
     w_0: int
