@@ -381,7 +381,7 @@ if __name__ == "__main__":
     os.dup2(2, 1)  # whatever prints by itself
     pretend()
 
-    import learning.setup
+    import learning.classifier
     import main
     import options
     import utils.data.batches
@@ -390,7 +390,7 @@ if __name__ == "__main__":
     from tests.planted_faults import PLANTS
 
     utils.data.batches._ahead = as_a_thread
-    learning.setup.evaluate = between_batches(learning.setup.evaluate)
+    learning.classifier.evaluate = between_batches(learning.classifier.evaluate)
     Trainer.train_step = in_steps(Trainer.train_step)
     Trainer._backward = in_networks(Trainer._backward)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
