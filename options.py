@@ -114,7 +114,9 @@ FLAGS = {
             ("auto", "channels_last", "contiguous"),
         ),
         Flag(
-            "compile", False, "train with torch.compile, which takes a minute at first and pays in long runs"
+            "compile",
+            False,
+            "train with torch.compile, which takes a minute or more at first and pays in long runs",
         ),
         Flag("deterministic", False, "the same bits each time on a GPU too, at some cost in speed"),
     ),
@@ -188,16 +190,17 @@ def with_flags_of_run(args: argparse.Namespace, stored: Mapping[str, Any], run: 
     Flags in `NOT_OF_THE_RUN` are taken from the command line where they were given there. Any other
     given flag must repeat what the run has; else `UserError` names those that do not.
     """
+    defaults = vars(build_parser().parse_args([]))  # of flags that are younger than the run
+    stored = {**defaults, **stored}
     changed = [
-        f"--{name} {getattr(args, name)} (the run has {stored.get(name)})"
+        f"--{name} {getattr(args, name)} (the run has {stored[name]})"
         for name in args.given
-        if name not in NOT_OF_THE_RUN and getattr(args, name) != stored.get(name)
+        if name not in NOT_OF_THE_RUN and getattr(args, name) != stored[name]
     ]
     if changed:
         raise UserError(
             f"{run} was started with other flags; leave out {', '.join(changed)}, or choose another name"
         )
-    defaults = vars(build_parser().parse_args([]))  # of flags that are younger than the run
     ours = {name: getattr(args, name) for name in NOT_OF_THE_RUN if name in args.given}
     actions = {name: getattr(args, name) for name in ACTIONS}
-    return argparse.Namespace(**{**defaults, **stored, **ours, **actions, "given": args.given})
+    return argparse.Namespace(**{**stored, **ours, **actions, "given": args.given})

@@ -123,7 +123,7 @@ class Trick:
         return self.name if self.on_or_off or value[0] is True else f"{self.name} {value[0]}"
 
 
-def trick(name: str, group: str, *parts: Flag | Example | Refused, **rest: Any) -> Trick:
+def row(name: str, group: str, *parts: Flag | Example | Refused, **rest: Any) -> Trick:
     """A row of the table."""
     return Trick(name, group, parts, **rest)
 
@@ -207,7 +207,9 @@ def _cutmix(built: Built) -> str | None:
 
 
 def _loss(built: Built) -> str:
-    return f"{built.trainer.criterion.loss}; for validation and test images plain cross-entropy"
+    loss = str(built.trainer.criterion.loss)
+    plain = ", plain" if loss == "cross-entropy" else "; plain cross-entropy"
+    return f"{loss}{plain} for validation and test images"
 
 
 def _smoothing(built: Built) -> str | None:
@@ -255,7 +257,7 @@ def _of_trainer(name: str, words: str, unless: Any = None) -> Callable[[Built], 
 def _warm_up(flags: Flags, plain: Flags) -> tuple:
     epochs = flags["warmup_epochs"]
     usual = "usual" if epochs == plain["warmup_epochs"] else epochs
-    return (usual if SCHEDULES[flags["decay_type"]][0] else None,)
+    return (usual if SCHEDULES[flags["decay_type"]][0] and epochs else None,)
 
 
 def _decay(flags: Flags, plain: Flags) -> tuple:
@@ -275,7 +277,7 @@ def _weights(flags: Flags, plain: Flags) -> tuple:
 # In the order in which letters are written, and in which a trick counts as added to those before it.
 # fmt: off
 TRICKS = (
-    trick("network", "network",
+    row("network", "network",
         Flag("model", "ResNet50", "ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; "
             "RegNetX-200MF to RegNetY-32GF; EfficientNet-B0 to -B7, -Lite0 to -Lite4; RegNet is "
             "RegNetY-1.6GF, and EfficientNet its B2; ConvNeXt-Tiny, -Small, -Base", network_name, "NAME"),
@@ -287,35 +289,38 @@ TRICKS = (
             "RegNetX, RegNetY, 200MF to 32GF"),
         Example("--model ConvNeXt-Tiny", "network/convnext.py", ("2201.03545",),
             "ConvNeXt-Tiny, -Small, -Base"),
+        Refused(lambda args: has_layer_norms(args) and args.image_size < 32,
+            "--model {model} halves images five times: --image_size {image_size} must be 32 or more"),
         letters={"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"}),
-    trick("weights", "network",
+    row("weights", "network",
         Flag("pretrained", 1, "1: start from ImageNet weights, 0: from scratch", (0, 1)),
         Flag("pretrained_path", None, "a weights file (default: torchvision's, downloaded once)", path,
             "FILE"),
         Refused(lambda args: args.pretrained_path and not args.pretrained,
             "--pretrained_path does nothing with --pretrained 0: leave one of them out"),
         letters={}, values=_weights),
-    trick("optimizer", "optimizer",
+    row("optimizer", "optimizer",
         Flag("optimizer", "SGD", "SGD has momentum 0.9", tuple(OWN_DEFAULTS)),
-        Flag("learning_rate", None, f"the highest there is ({own_defaults('learning_rate')})", positive,
-            "RATE"),
+        Flag("learning_rate", None, f"the highest of the schedule ({own_defaults('learning_rate')})",
+            positive, "RATE"),
         Example("--optimizer RADAM", "learning/optimizer.py", ("1908.03265",), "RAdam", True),
         Example("--optimizer ADAMW", "learning/optimizer.py", ("1711.05101",), "AdamW"),
         letters={"SGD": "SGD", "ADAM": "A", "ADAMW": "AW", "RADAM": "R"}, built=_optimizer),
-    trick("weight decay", "optimizer",
+    row("weight decay", "optimizer",
         Flag("weight_decay", None,
             "L2 penalty, added to the gradient; with ADAMW the share that weights lose in a step of rate 1 "
             f"({own_defaults('weight_decay')})", not_negative, "FACTOR")),
-    trick("Nesterov's momentum", "optimizer",
+    row("Nesterov's momentum", "optimizer",
         Flag("nesterov", False, "Nesterov's momentum, for SGD"),
         Example("--nesterov", "learning/optimizer.py",
             ("ICML 2013 https://proceedings.mlr.press/v28/sutskever13.html",)),
         Refused(lambda args: args.nesterov and args.optimizer != "SGD",
             "--nesterov does nothing with --optimizer {optimizer}: use SGD")),
-    trick("linear scaling of the learning rate", "optimizer",
-        Flag("linear_scaling", False, "multiply the learning rate by the images of a step over 64"),
+    row("linear scaling of the learning rate", "optimizer",
+        Flag("linear_scaling", False, "multiply the learning rate by the images of a step (--batch_size "
+            "times --accumulate) over 64"),
         Example("--linear_scaling", "learning/setup.py", ("1706.02677",))),
-    trick("warm-up", "optimizer",
+    row("warm-up", "optimizer",
         Flag("warmup_epochs", None, "how long a warm-up rises (default: a tenth of the epochs, at most 5)",
             not_negative, "EPOCHS"),
         Example("--decay_type step_warmup", "learning/schedule.py", ("1706.02677",)),
@@ -324,14 +329,14 @@ TRICKS = (
         Refused(lambda args: args.warmup_epochs >= args.epochs,
             "--warmup_epochs {warmup_epochs:g} leaves nothing of --epochs {epochs}: shorten it"),
         letters="W", values=_warm_up),
-    trick("schedule", "optimizer",
+    row("schedule", "optimizer",
         Flag("decay_type", "step", "how the learning rate falls, and whether it first rises",
             tuple(SCHEDULES)),
         Example("--decay_type cosine_warmup", "learning/schedule.py", ("1608.03983",), "cosine decay"),
         Example("--decay_type linear_warmup", "learning/schedule.py", (), "linear decay"),
         letters={"step decay": "SD", "cosine decay": "C", "linear decay": "L"}, values=_decay,
         built=_schedule),
-    trick("--milestones", "optimizer",
+    row("--milestones", "optimizer",
         Flag("milestones", None,
             "when a step schedule divides the rate by 10 (default: at 25, 50 and 75 %% of the epochs)",
             not_negative, "EPOCH", several=True),
@@ -341,20 +346,20 @@ TRICKS = (
             lambda args: args.milestones != sorted(args.milestones) or args.milestones[-1] >= args.epochs,
             "--milestones must rise and stay below --epochs {epochs}"),
         values=_milestones),
-    trick("zero gamma", "network",
+    row("zero gamma", "network",
         Flag("zero_gamma", False, "start the last norm of each residual branch at 0"),
         Example("--zero_gamma", "network/norm.py", ("1812.01187",)),
         Refused(lambda args: args.zero_gamma and has_layer_norms(args),
             "--zero_gamma does nothing with --model {model}, whose branches start small: leave it out"),
         letters="Z", built=_zero_gammas),
-    trick("no bias decay", "optimizer",
+    row("no bias decay", "optimizer",
         Flag("no_bias_decay", False,
             "weight decay for convolutions and linear layers, not for biases and norms"),
         Example("--no_bias_decay", "learning/optimizer.py", ("1812.01187",)),
         Refused(lambda args: args.no_bias_decay and not args.weight_decay,
             "--no_bias_decay does nothing with --weight_decay 0: leave it out"),
         letters="NB"),
-    trick("loss", "loss",
+    row("loss", "loss",
         Flag("loss", "softmax", "focal: what is known well counts less; bce: each class is a question of its "
             "own", ("softmax", "focal", "bce")),
         Flag("focal_gamma", 2.0, "how much less, with --loss focal", not_negative, "GAMMA"),
@@ -363,12 +368,12 @@ TRICKS = (
         Refused(lambda args: "focal_gamma" in args.given and args.loss != "focal",
             "--focal_gamma does nothing with --loss {loss}: use focal"),
         letters={"softmax": "CE", "focal": "FL", "bce": "BCE"}, built=_loss),
-    trick("label smoothing", "loss",
+    row("label smoothing", "loss",
         Flag("label_smooth", 0.0, "share of each label given to all classes alike", share, "SHARE"),
         Example("--label_smooth 0.1", "learning/loss.py", ("1512.00567",), timed=True),
         letters="S",
         built=_smoothing),
-    trick("class weights", "loss",
+    row("class weights", "loss",
         Flag("class_weights", "none", "balanced: images of rare classes count more, so that all classes "
             "weigh the same; epochs are chosen by balanced accuracy then, the mean over classes",
             ("none", "balanced")),
@@ -376,11 +381,11 @@ TRICKS = (
             ("King and Zeng 2001 https://doi.org/10.1093/oxfordjournals.pan.a004868",),
             "weights for rare classes"),
         built=_class_weights),
-    trick("MixUp", "augmentation",
+    row("MixUp", "augmentation",
         Flag("mixup", 0.0, "blend pairs of images, by Beta(ALPHA, ALPHA); 0 is off", not_negative, "ALPHA"),
         Example("--mixup 0.2", "learning/mixing.py", ("1710.09412",), timed=True),
         letters="M", built=_mixup),
-    trick("CutMix", "augmentation",
+    row("CutMix", "augmentation",
         Flag("cutmix_alpha", 0.0,
             "paste boxes between pairs of images, sized by Beta(ALPHA, ALPHA); 0 is off", not_negative,
             "ALPHA"),
@@ -391,9 +396,9 @@ TRICKS = (
         Refused(lambda args: args.cutmix_alpha and "cutmix_prob" not in args.given,
             "--cutmix_alpha does nothing without --cutmix_prob: add it, for example --cutmix_prob 1.0"),
         letters="CM", built=_cutmix),
-    trick("training accuracy", "augmentation",
+    row("training accuracy", "augmentation",
         built=lambda built: built.trainer.mixing.methods and "against the label that has the larger share"),
-    trick("random crops", "data",
+    row("random crops", "data",
         Flag("crop", "none", "center: keep the aspect ratio and cut out the middle; random: so too, but "
             "train on random parts of 8 to 100 %% of the area; none: squeeze whole images to squares",
             ("none", "center", "random")),
@@ -405,12 +410,12 @@ TRICKS = (
         Refused(lambda args: args.frame_size and args.frame_size < args.image_size,
             "--frame_size {frame_size} is smaller than --image_size {image_size}: make it larger"),
         built=_transforms("crop"), told="augmentation"),
-    trick("flips", "augmentation",
+    row("flips", "augmentation",
         Flag("flip", "horizontal", "mirror half of the training images left to right, and with both half "
             "of them top to bottom too; none for text, digits, and whatever left and right tell apart",
             ("none", "horizontal", "both")),
         built=_transforms("flip", "vertical_flip"), told="augmentation"),
-    trick("RandAugment", "augmentation",
+    row("RandAugment", "augmentation",
         Flag("randaugment", False, "random operations on each training image"),
         Flag("rand_n", 3, "how many", number(int, 1, 16), "N"),
         Flag("rand_m", 15, "how strong, 0 to 30", number(int, 0, 30), "M"),
@@ -418,24 +423,24 @@ TRICKS = (
         Refused(lambda args: {"rand_n", "rand_m"} & {*args.given} and not args.randaugment,
             "--rand_n and --rand_m do nothing without --randaugment: add it"),
         letters="RA", built=_transforms("randaugment"), told="augmentation"),
-    trick("TrivialAugment", "augmentation",
+    row("TrivialAugment", "augmentation",
         Flag("trivial_augment", False, "one of RandAugment's operations on each image, of random strength"),
         Example("--trivial_augment", "learning/randaugment.py", ("2103.10158",), timed=True),
         Refused(lambda args: args.randaugment and args.trivial_augment,
             "--randaugment and --trivial_augment exclude each other: give one of them"),
         letters="TA", built=_transforms("trivial_augment"), told="augmentation"),
-    trick("AugMix", "augmentation",
+    row("AugMix", "augmentation",
         Flag("augmix", False, "show each image beside two mixtures of it, to be classified alike; thrice the "
             "work"),
         Example("--augmix", "learning/augmix.py", ("1912.02781",), timed=True),
         Refused(lambda args: args.augmix and (args.randaugment or args.trivial_augment),
             "--augmix has operations of its own: leave out --randaugment and --trivial_augment"),
         letters="AM", built=_transforms("augmix"), told="augmentation"),
-    trick("random erasing", "augmentation",
+    row("random erasing", "augmentation",
         Flag("random_erasing", 0.0, "share of training images that lose a box", share, "P"),
         Example("--random_erasing 0.25", "learning/augment.py", ("1708.04896",), timed=True),
         letters="RE", built=_transforms("random_erasing"), told="augmentation"),
-    trick("norm", "network",
+    row("norm", "network",
         Flag("norm", "batchnorm",
             "the norm layers; frozen_batchnorm keeps pretrained statistics, evonorm is EvoNorm-S0", NORMS),
         Example("--norm evonorm", "network/evonorm.py", ("2004.02967",), "EvoNorm-S0, -B0", True),
@@ -446,18 +451,18 @@ TRICKS = (
             "--norm does nothing with --model {model}, which has layer norms: leave it out"),
         letters={"batchnorm": "BN", "evonorm": "E", "evonorm_b0": "EB", "frozen_batchnorm": "FB"},
         built=_norms),
-    trick("drop path", "network",
+    row("drop path", "network",
         Flag("drop_path", None, "share of images for which training leaves out the last residual branch, "
-            "less for earlier ones (default: as published, rising towards 0.2 in the EfficientNets and "
-            "else 0)", share_below_one, "P"),
+            "less for earlier ones (default: as published, up to 0.2 in the EfficientNets, 0.1 to 0.5 in the "
+            "ConvNeXts and else 0)", share_below_one, "P"),
         Example("--drop_path 0.1", "network/layers.py", ("1603.09382",), "stochastic depth"),
         built=_drop_path),
-    trick("dropout", "network",
+    row("dropout", "network",
         Flag("dropout", None, "share of features that training leaves out before the last layer "
             "(default: as published, 0.2 to 0.5 for the EfficientNets and else 0)", share_below_one, "P"),
         Example("--dropout 0.2", "network/layers.py", ("1207.0580",), "dropout before the last layer"),
         built=_dropout),
-    trick("average of weights", "training",
+    row("average of weights", "training",
         Flag("ema", None,
             "also average weights over the steps, for example with 0.999, and keep what validates better",
             share_below_one, "DECAY"),
@@ -465,29 +470,31 @@ TRICKS = (
             ("Polyak and Juditsky 1992 https://doi.org/10.1137/0330046",), timed=True),
         letters="EMA",
         built=lambda built: built.trainer.ema and f"decay {built.trainer.ema.decay:g}, after a ramp"),
-    trick("distillation", "loss",
+    row("distillation", "loss",
         # Where it is; which one it is belongs to the run, and is checked.
-        Flag("teacher", None, "follow the network of another run's best.pt", path, "FILE", of_run=False),
+        Flag("teacher", None, "follow the network of another run's best.pt, on the same classes", path,
+            "FILE", of_run=False),
         Flag("teacher_temperature", 20.0, "how soft the teacher's probabilities are made", positive, "T"),
         Flag("teacher_weight", 1.0, "of the teacher's part of the loss", positive, "FACTOR"),
         Example("--teacher checkpoint/NAME/best.pt", "learning/teacher.py", ("1503.02531", "1812.01187")),
         Refused(lambda args: {"teacher_temperature", "teacher_weight"} & {*args.given} and not args.teacher,
             "--teacher_temperature and --teacher_weight do nothing without --teacher: add it"),
         letters="KD", built=_distillation),
-    trick("SAM", "training",
+    row("SAM", "training",
         Flag("sam", None, "take gradients at the sharpest place so far from the weights; twice the work, try "
             "0.05", positive, "RHO"),
         Example("--sam 0.05", "learning/sam.py", ("2010.01412",), timed=True),
         letters="SAM", built=_of_trainer("sam_rho", "rho {:g}")),
-    trick("gradient clipping", "training",
+    row("gradient clipping", "training",
         Flag("grad_clip", None, "scale longer gradients down to this norm", positive, "NORM"),
         Example("--grad_clip 1", "learning/trainer.py", ("1211.5063",)),
         built=_of_trainer("grad_clip", "norm at most {:g}")),
-    trick("accumulation", "training",
-        Flag("accumulate", 1, "a step takes K batches, in the memory of one", number(int, 1, 10**6), "K"),
+    row("accumulation", "training",
+        Flag("accumulate", 1, "a step takes K batches, that is K times --batch_size images, in the memory of "
+            "one", number(int, 1, 10**6), "K"),
         Example("--accumulate 4", "learning/trainer.py", (), "gradient accumulation"),
         built=_of_trainer("accumulate", "{} batches a step", unless=1)),
-    trick("freezing", "training",
+    row("freezing", "training",
         Flag("freeze_epochs", 0, "train only the last layer at first, on top of pretrained weights",
             number(int, 0, 10**6), "EPOCHS"),
         Example("--freeze_epochs 1", "learning/trainer.py", ("2202.10054",), "head first, then all"),
@@ -499,13 +506,13 @@ TRICKS = (
             lambda args: args.freeze_epochs and args.norm.startswith("evonorm") and not args.pretrained_path,
             "--freeze_epochs would keep fresh norms with --norm {norm}: leave one of them out"),
         built=_of_trainer("freeze_steps", "only the last layer for {} steps", unless=0)),
-    trick("low precision", "device",
+    row("low precision", "device",
         Flag("precision", "auto", "of the multiplications; auto takes the fastest that is safe here, "
             "fp32 keeps all 23 bits of a number's fraction, and tf32, on GPUs that have it, keeps 10 of "
             "them where it multiplies", ("auto", "fp32", "tf32", "bf16", "fp16")),
         Example("--precision bf16", "utils/run/device.py", ("1710.03740",)),
         built=_of_trainer("precision", "{}", unless="fp32")),
-    trick("early stopping", "training",
+    row("early stopping", "training",
         Flag("early_stop", None, "stop after so many epochs without a better validation accuracy",
             number(int, 1, 10**6), "EPOCHS"),
         Example("--early_stop 20", "learning/fit.py"),
@@ -514,7 +521,7 @@ TRICKS = (
         Refused(lambda args: args.early_stop and args.early_stop >= args.epochs - 1,
             "--early_stop {early_stop} never comes about in --epochs {epochs}: shorten it"),
         built=_early_stop),
-    trick("test-time augmentation", "augmentation",
+    row("test-time augmentation", "augmentation",
         Flag("tta", "none", "flip: classify images and mirror images", ("none", "flip")),
         Example("--tta flip", "learning/evaluator.py", ("1409.1556",), "mirror images in the test too"),
         Refused(lambda args: args.tta == "flip" and args.flip == "none",

@@ -12,7 +12,7 @@ from learning.augment import Shape, Transform
 from learning.randaugment import COLUMNS, MAX_M, Plan, apply_operations, draw_operations
 
 # Those of RandAugment's that are none of the corruptions which robustness is measured with.
-OPERATIONS = (
+MILD = (
     *("AutoContrast", "Equalize", "Posterize", "Rotate", "Solarize"),
     *("ShearX", "ShearY", "TranslateX", "TranslateY"),
 )
@@ -53,7 +53,7 @@ def _draw_mixture(uniforms: np.ndarray, shape: Shape) -> dict:
         for place, of_place in enumerate(np.split(of_chain, LONGEST, axis=1)):
             chosen = lengths[:, chain] > place
             strengths = of_place[:, -1] * SEVERITY
-            plans.append(draw_operations(of_place[:, :-1], strengths, shape, OPERATIONS, chosen))
+            plans.append(draw_operations(of_place[:, :-1], strengths, shape, MILD, chosen))
         chains.append(plans)
     return {"share": share.astype(np.float32), "weights": weights.astype(np.float32), "chains": chains}
 

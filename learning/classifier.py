@@ -8,6 +8,7 @@ for name, probabilities in classifier.classify(["a.jpg", "b.jpg"]):
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from network import build_network
 from network.weights import Normalisation
 from utils.data.decode import Frame, decode
 from utils.run.checkpoint import explained_contents, load_checkpoint
-from utils.run.device import MEMORY_FORMATS, choose_device, configure
+from utils.run.device import DTYPES, MEMORY_FORMATS, choose_device, configure
 from utils.run.records import Weights
 
 CROP_MARGIN = 8 / 7  # images are stored so much larger than a crop, as 256 pixels for crops of 224
@@ -61,6 +62,7 @@ class Classifier:
         """That of what was read from the file; raises `UserError` if it does not fit together."""
         with explained_contents(path):
             flags = weights.flags
+            DTYPES[weights.precision], index(flags["image_size"])  # raise for what is none
             network = build_network(flags["model"], len(weights.classes), norm=flags["norm"])
             network.load_state_dict(weights.network)
             network.to(device).to(memory_format=MEMORY_FORMATS[weights.memory_format])
@@ -96,13 +98,16 @@ class Classifier:
         return evaluate(network or self.network, batches, self.views, self.precision)
 
     def classify(
-        self, paths: Iterable[str | Path], batch_size: int = 64
+        self, paths: str | Path | Iterable[str | Path], batch_size: int = 64
     ) -> Iterator[tuple[str, dict[str, float]]]:
-        """The class of each image file and the probability of every class, in the order of `paths`.
+        """The class of each image file and the probability of every class, in the order of the `paths`.
 
-        Raises `utils.data.decode.UnreadableImage` for a file that is no image.
+        A file may be given alone. Raises `ValueError` for a `batch_size` below 1, and
+        `utils.data.decode.UnreadableImage` for a file that is no image.
         """
-        left = iter(paths)
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is below 1")
+        left = iter([paths] if isinstance(paths, str | Path) else paths)
         while pixels := [decode(Path(path), self.frame) for path in islice(left, batch_size)]:
             images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(self.device)
             logits = log_probabilities(self.network, [images], self.views, self.precision)

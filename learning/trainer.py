@@ -20,7 +20,7 @@ from utils.run.device import autocast
 from utils.run.randomness import Draws
 from utils.run.transfer import to_device
 
-Criterion = Callable[[nn.Module, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Losses = Callable[[nn.Module, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Totals:
@@ -94,7 +94,7 @@ class Trainer:
         augment: Augment,
         normalise: Normalise,
         mixing: Mixing,
-        criterion: Criterion,
+        criterion: Losses,
         num_classes: int,
         precision: str,
         seed: int,

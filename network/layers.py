@@ -55,15 +55,16 @@ class Conv2d(nn.Conv2d):
         few, few_a_channel = FEW_PIXELS.get(dtype, FEW_PIXELS[torch.float32])
         pixels = len(features) * math.prod(features.shape[2:]) // math.prod(self.stride)
         most = few if self.kernel_size == (1, 1) else few_a_channel * self.out_channels
-        return (
-            self._as_product(features) if self.groups == 1 and pixels <= most else super().forward(features)
-        )
+        if self.groups == 1 and pixels <= most:
+            return self._as_product(features)
+        return super().forward(features)
 
     def _depthwise(self, features: torch.Tensor) -> torch.Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
-        if self.bias is None and min(features.shape[2:]) < kernel + stride - 1:
-            return DepthwiseConv2d.apply(features, self.weight, stride, self.padding[0])
-        return super().forward(features)
+        if min(features.shape[2:]) >= kernel + stride - 1:
+            return super().forward(features)
+        outputs = DepthwiseConv2d.apply(features, self.weight, stride, self.padding[0])
+        return outputs if self.bias is None else outputs + self.bias[:, None, None]
 
     def _as_product(self, features: torch.Tensor) -> torch.Tensor:
         """The same by a matrix product; [N, C, H, W] to [N, C', H', W'] in channels_last memory order."""

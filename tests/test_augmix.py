@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from learning.augment import Augment, Shape
-from learning.augmix import CHAINS, OPERATIONS, AugMix, divergence
+from learning.augmix import CHAINS, MILD, AugMix, divergence
 from learning.criterion import Criterion
 from learning.loss import CrossEntropy
 from learning.randaugment import RANGES, TWO_WAYS
@@ -33,7 +33,7 @@ def mixture_by_pillow(image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         for place in range(1 + int(3 * lengths[chain])):
             start = 7 + 5 * (3 * chain + place)
             which, sign, _, _, strength = numbers[start : start + 5]
-            name = OPERATIONS[int(which * len(OPERATIONS))]
+            name = MILD[int(which * len(MILD))]
             amount = RANGES[name] * strength * 0.3
             if name in TWO_WAYS and sign < 0.5:
                 amount = -amount

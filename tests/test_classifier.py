@@ -39,6 +39,9 @@ def test_it_predicts_what_the_run_did_without_its_data_folder(program, shapes, t
     assert np.abs(probabilities - np.array([row[3:] for row in rows], float)).max() < 2e-3
     assert list(found[0][1]) == ["circle", "plain", "stripes"]
     assert list(classifier.classify([])) == []
+    assert [name for name, _ in classifier.classify("0.png")] == [found[0][0]]
+    with pytest.raises(ValueError, match="batch_size 0"):
+        list(classifier.classify(["0.png"], batch_size=0))
     with pytest.raises(UnreadableImage, match=r"none\.png"):
         list(classifier.classify(["none.png"]))
 
@@ -64,6 +67,18 @@ def test_what_is_missing_is_named(program):
     save_checkpoint(best, content)
     with pytest.raises(UserError, match=r"best\.pt lacks 'normalisation'"):
         Classifier.load(best)
+
+
+@pytest.mark.parametrize("value", [("precision", "foo"), ("memory_format", "foo"), ("image_size", "foo")])
+def test_what_does_not_fit_is_refused_when_it_is_loaded(program, value):
+    assert program("run", *SMALL, "--epochs", "1") == 0
+    best = program.run("run") / "best.pt"
+    content = read_checkpoint(best)
+    name, wrong = value
+    (content["flags"] if name in content["flags"] and name == "image_size" else content)[name] = wrong
+    save_checkpoint(best, content)
+    with pytest.raises(UserError, match=r"best\.pt holds another network"):
+        Classifier.load(best, "cpu")
 
 
 def test_the_lines_in_the_readme_work(program, shapes):

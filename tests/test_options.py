@@ -119,6 +119,7 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--teacher_weight 2", "--teacher"),
         ("--focal_gamma 3", "--loss softmax"),
         ("--sam 0", "--sam"),
+        ("--model ConvNeXt-Tiny --image_size 31", "--image_size 31"),
         ("--augmix --randaugment", "--augmix"),
         ("--model ConvNeXt-Tiny --norm evonorm", "--model ConvNeXt-Tiny"),
         ("--model ConvNeXt-Tiny --zero_gamma", "--model ConvNeXt-Tiny"),
@@ -187,3 +188,7 @@ def test_a_run_older_than_a_flag_has_the_flags_default():
     del stored["ema"], stored["crop"]
     args = options.with_flags_of_run(parse("--resume"), stored, "x")
     assert (args.epochs, args.ema, args.crop) == (7, None, "none")
+    args = options.with_flags_of_run(parse("--resume", "--crop", "none"), stored, "x")
+    assert args.crop == "none"
+    with pytest.raises(UserError, match=r"--crop center \(the run has none\)"):
+        options.with_flags_of_run(parse("--resume", "--crop", "center"), stored, "x")

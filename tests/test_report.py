@@ -617,3 +617,26 @@ def test_a_flag_that_a_run_is_too_old_for_counts_as_its_default(tmp_path):
     evidence, _ = gather(tmp_path, "baseline")
     words = {found.pairs[0][0]: found.words for found in evidence.against_baseline}
     assert words == {"unflipped": "--flip none instead of --flip horizontal", "plain": "nothing"}
+
+
+def test_a_run_of_an_older_version_is_compared(tmp_path):
+    """Whose files lack what nobody needs to compare it."""
+    made_up_run(tmp_path, "baseline", right(0.6, 0))
+    made_up_run(tmp_path, "old", right(0.6, 1), "--mixup", "0.2")
+    needed = {
+        "result.json": ("val_accuracy", "test_accuracy", "train_seconds", "images_per_second"),
+        "args.json": ("flags",),
+    }
+    for file, names in needed.items():
+        content = json.loads((tmp_path / "old" / file).read_text())
+        write_json(tmp_path / "old" / file, {name: content[name] for name in names})
+    evidence, left_out = gather(tmp_path, None)
+    assert left_out == []
+    assert list(evidence.experiments) == ["baseline", "old"]
+
+
+def test_a_warm_up_of_no_epochs_is_none(tmp_path):
+    made_up_run(tmp_path, "baseline", right(0.6, 0))
+    made_up_run(tmp_path, "cold", right(0.6, 1), "--decay_type", "cosine_warmup", "--warmup_epochs", "0")
+    evidence, _ = gather(tmp_path, None)
+    assert evidence.tricks.letters("cold") == "C"

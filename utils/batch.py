@@ -237,7 +237,7 @@ def dry_run(commands: Commands, left: dict[str, Namespace], cards: int) -> None:
     for args in left.values():
         args.cache, args.num_workers = "off", 0  # for the images of one step
         args.pretrained, args.pretrained_path = 0, None  # a step takes as long
-        kind = (args.model, args.norm, args.image_size, args.batch_size)
+        kind = (args.model, args.norm, args.image_size, args.batch_size, args.sam is not None, args.augmix)
         if kind not in measured:
             ours = Ours(args)
             sizes = ours.parts.dataset.sizes()
@@ -247,8 +247,8 @@ def dry_run(commands: Commands, left: dict[str, Namespace], cards: int) -> None:
         images = epochs_left(args) * (sizes["train"] + sizes["val"] / 3)
         hours.setdefault(kind, []).append(images / measured[kind] / 3600)
     for kind, each in hours.items():
-        model, norm, size, batch = kind
-        what = f"{model}, {norm}, {batch} images of {size} x {size}"
+        model, norm, size, batch, sam, augmix = kind
+        what = f"{model}, {norm}{', SAM' * sam}{', AugMix' * augmix}, {batch} images of {size} x {size}"
         print(f"{what}: {len(each)} runs at {measured[kind]:.1f} images/s: {duration(sum(each))}")
     total = sum(map(sum, hours.values())) / cards
     print(

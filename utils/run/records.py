@@ -21,9 +21,9 @@ class About:
     """What was run."""
 
     flags: Mapping[str, Any]
-    classes: Sequence[str]
-    normalisation: Sequence[Sequence[float]]  # mean and standard deviation of each channel
-    precision: str
+    classes: Sequence[str] = ()
+    normalisation: Sequence[Sequence[float]] = ()  # mean and standard deviation of each channel
+    precision: str = ""
     memory_format: str = "channels_last"  # younger than the first checkpoints, as what follows may be
     images: str = ""  # the data set's identity
     skipped_images: Sequence[str] = ()
@@ -34,8 +34,11 @@ class About:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights(About):
-    """A network as it was after an epoch, which is all that it takes to use it."""
+    """A network as it was after an epoch, and all that it takes to use it."""
 
+    classes: Sequence[str] = field()
+    normalisation: Sequence[Sequence[float]] = field()
+    precision: str = field()
     network: State
     epoch: int
     step: int
@@ -56,21 +59,21 @@ class Progress(Weights):
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run came to; accuracies are in percent."""
+    """What a run came to, in percent where it is a share. Older files lack some of what has a default."""
 
-    best_epoch: int
-    best_weights: str  # "raw" or, of their average, "ema"
     val_accuracy: float
     test_accuracy: float
-    test_loss: float
-    test_balanced_accuracy: float
-    test_accuracy_per_class: Mapping[str, float]
-    test_accuracy_last: float  # with the last weights
     train_seconds: float
     images_per_second: float
-    split_sizes: Mapping[str, int]
-    skipped_images: int
+    best_epoch: int | None = None
+    best_weights: str | None = None  # "raw" or, of their average, "ema"
     val_balanced_accuracy: float | None = None  # where epochs are chosen by it
+    test_loss: float | None = None
+    test_balanced_accuracy: float | None = None
+    test_accuracy_per_class: Mapping[str, float] | None = None
+    test_accuracy_last: float | None = None  # with the last weights
+    split_sizes: Mapping[str, int] | None = None
+    skipped_images: int | None = None
 
 
 def as_record(kind: type[Kind], content: Mapping[str, Any], path: Path) -> Kind:
