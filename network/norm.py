@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from network import NORMS
 from network.evonorm import EvoNormB0, EvoNormS0
 
 
@@ -55,12 +56,9 @@ class FrozenBatchNormAct(BatchNormAct):
 
 # All take (channels, activation, eps, momentum); without an activation the layer ends a branch.
 NormLayer = Callable[..., nn.Module]
-NORM_LAYERS: dict[str, NormLayer] = {
-    "batchnorm": BatchNormAct,
-    "frozen_batchnorm": FrozenBatchNormAct,
-    "evonorm": EvoNormS0,
-    "evonorm_b0": EvoNormB0,
-}
+NORM_LAYERS: dict[str, NormLayer] = dict(
+    zip(NORMS, (BatchNormAct, FrozenBatchNormAct, EvoNormS0, EvoNormB0), strict=True)
+)
 
 
 def residual_last_norms(network: nn.Module) -> list[nn.Module]:

@@ -20,10 +20,11 @@ from tests.conftest import CLASSES, write_images
 from tests.test_batch import history_list
 from utils.batch import make_commands, read_list
 from utils.flags import run_flags
+from utils.page import to_markdown
 from utils.report.__main__ import default_flags, gather, main, settings
 from utils.report.comparison import takes
 from utils.report.pictures import accuracies, effects
-from utils.report.sections import make_sections, to_markdown
+from utils.report.sections import make_sections
 from utils.report.statistics import Estimate, Spread, difference
 from utils.report.tricks import Tricks
 from utils.run.files import write_json

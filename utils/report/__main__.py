@@ -9,10 +9,11 @@ from typing import Any
 import options
 from utils.errors import UserError, explain
 from utils.flags import Help, Parser, run_flags
+from utils.page import to_markdown
 from utils.report import page, pictures
 from utils.report.comparison import Evidence
 from utils.report.runs import Run, find_runs, group
-from utils.report.sections import make_sections, to_markdown
+from utils.report.sections import make_sections
 from utils.report.tricks import Tricks, values_of
 from utils.run.files import replacing
 from utils.text import visible

@@ -1,22 +1,17 @@
-"""The report as one HTML file that needs nothing beside it: pictures and images are inside."""
+"""The report as one HTML file: its sections, and each run with the errors it was most sure of."""
 
-import base64
 import io
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path, PurePath
-from string import Template
 
 import numpy as np
 from PIL import Image
 
 from utils.data.decode import Frame, UnreadableImage, decode
+from utils.page import Section, image, picture, text, to_page
 from utils.report.comparison import Evidence
 from utils.report.runs import Run
-from utils.report.sections import Section
-from utils.text import visible
 
-TEMPLATE = Path(__file__).with_name("page.html")
 ERRORS_SHOWN = 12
 THUMBNAIL = 144  # pixels
 
@@ -24,32 +19,7 @@ THUMBNAIL = 144  # pixels
 def render(sections: Sequence[Section], evidence: Evidence, folder: Path) -> str:
     """The page; the sections' pictures are read from `folder`."""
     runs = [run for found in evidence.experiments.values() for run in found.runs.values()]
-    first, *others = sections
-    parts = [_section(first, "h1", folder), *(_section(section, "h2", folder) for section in others)]
-    return Template(TEMPLATE.read_text("utf-8")).substitute(
-        sections="\n".join(parts), runs="\n".join(map(_run, runs))
-    )
-
-
-def text(content: object) -> str:
-    """Text that means nothing but itself in HTML."""
-    return escape(visible(content))
-
-
-def _section(section: Section, heading: str, folder: Path) -> str:
-    parts = [f"<{heading}>{text(section.title)}</{heading}>"]
-    parts += [f"<p>{text(paragraph)}</p>" for paragraph in section.paragraphs]
-    if section.rows:
-        titles = "".join(f'<th scope="col"><button>{text(title)}</button></th>' for title in section.columns)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in section.rows
-        )
-        parts.append(
-            f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
-        )
-    for file, description in section.pictures.items():
-        parts.append(f"<p>{_picture(folder / file, description)}</p>")
-    return "\n".join(parts)
+    return to_page(sections, folder, "\n".join(["<h2>The runs</h2>", *map(_run, runs)]))
 
 
 def _run(run: Run) -> str:
@@ -61,7 +31,7 @@ def _run(run: Run) -> str:
         ("confusion_matrix.png", "How often images of each class were taken for each class"),
     ):
         if (run.folder / file).is_file() and not (run.folder / file).is_symlink():
-            parts.append(f"<p>{_picture(run.folder / file, description)}</p>")
+            parts.append(f"<p>{picture(run.folder / file, description)}</p>")
     return "\n".join([*parts, _confident_errors(run), "</details>"])
 
 
@@ -72,10 +42,10 @@ def _confident_errors(run: Run) -> str:
     items, missing = [], False
     for index in worst:
         name = run.paths[index]
-        image = _thumbnail(run, name)
-        missing |= not image
+        shown_image = _thumbnail(run, name)
+        missing |= not shown_image
         items.append(
-            f"<li>{image}{text(run.predictions[index])} "
+            f"<li>{shown_image}{text(run.predictions[index])} "
             f"({100 * run.confidences[index]:.1f} %), but it is {text(run.labels[index])}"
             f'<div class="path">{text(name)}</div></li>'
         )
@@ -96,13 +66,4 @@ def _thumbnail(run: Run, name: str) -> str:
         return ""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
-    return _image(buffer.getvalue(), "jpeg", name)
-
-
-def _picture(path: Path, description: str) -> str:
-    return _image(path.read_bytes(), "png", description)
-
-
-def _image(content: bytes, kind: str, description: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<img src="data:image/{kind};base64,{data}" alt="{text(description)}">'
+    return image(buffer.getvalue(), "jpeg", name)

@@ -1,23 +1,11 @@
-"""The report as sections of text, tables and pictures, which `to_markdown` and the page show alike."""
+"""What the report says, in sections of text, tables and pictures."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from utils.page import Section
 from utils.report.comparison import WORTH_SEEING, Evidence, Finding, takes
 from utils.report.statistics import LEVEL, POWER, Estimate
-from utils.text import markdown, markdown_table
-
-
-@dataclass
-class Section:
-    """Plain text, so that whoever shows it escapes it."""
-
-    title: str
-    paragraphs: list[str] = field(default_factory=list)
-    columns: list[str] = field(default_factory=list)
-    rows: list[list[str]] = field(default_factory=list)
-    pictures: dict[str, str] = field(default_factory=dict)  # file names, and what they show
 
 
 def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
@@ -39,18 +27,6 @@ def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
     if left_out:
         sections.append(Section("Left out", list(left_out)))
     return sections
-
-
-def to_markdown(sections: Sequence[Section]) -> str:
-    """The report as Markdown, which a terminal shows as well."""
-    parts = []
-    for number, section in enumerate(sections):
-        parts.append(f"{'#' if number == 0 else '##'} {section.title}")
-        parts += map(markdown, section.paragraphs)
-        if section.rows:
-            parts.append(markdown_table(section.columns, [list(map(markdown, row)) for row in section.rows]))
-        parts += [f"![{text}]({file})" for file, text in section.pictures.items()]
-    return "\n\n".join(parts) + "\n"
 
 
 def _summary(evidence: Evidence) -> Section:
