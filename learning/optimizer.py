@@ -1,6 +1,8 @@
 """Optimizers by the names of `--optimizer`."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,21 +34,24 @@ def make_optimizer(
     linear layer (biases, and the parameters of norms) and does not decay (Bag of Tricks, section 3.1).
     """
     groups = parameter_groups(network, weight_decay, no_bias_decay)
-    match name:
-        case "SGD":
-            optimizer = torch.optim.SGD(groups, learning_rate, momentum=0.9, nesterov=nesterov, fused=True)
-            # The same as none at the first step, but torch's fused SGD fails where only some parameters
-            # have one, as when the rest was frozen until now.
-            for parameter in network.parameters():
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            return optimizer
-        case "ADAM":
-            return torch.optim.Adam(groups, learning_rate, fused=True)
-        case "ADAMW":
-            return torch.optim.AdamW(groups, learning_rate, fused=True)
-        case "RADAM":
-            return RAdam(groups, learning_rate, fused=True)
-    raise ValueError(f"unknown optimizer {name!r}")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}")
+    options = {"nesterov": nesterov} if name == "SGD" else {}
+    return OPTIMIZERS[name](groups, learning_rate, fused=True, **options)
+
+
+class SGD(torch.optim.SGD):
+    """torch's, with momentum 0.9 of which every parameter has a buffer from the start.
+
+    That is the same as none at the first step, but torch's fused SGD fails where only some parameters have
+    one, as when the rest was frozen until now.
+    """
+
+    def __init__(self, groups: list[dict], learning_rate: float, **options: Any):
+        super().__init__(groups, learning_rate, momentum=0.9, **options)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class RAdam(torch.optim.Adam):
@@ -92,6 +97,14 @@ class RAdam(torch.optim.Adam):
         if state and "count" not in state:  # as other versions of this program left it
             return int(state["step"])
         return state.get("count", 0)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "SGD": SGD,
+    "ADAM": torch.optim.Adam,
+    "ADAMW": torch.optim.AdamW,
+    "RADAM": RAdam,
+}
 
 
 def _rectified(group: dict, t: int) -> dict:

@@ -52,7 +52,7 @@ class Block(nn.Module):
 class ConvNeXt(nn.Module):
     """Images [N, 3, H, W] -> logits [N, num_classes], through four stages at 1/4 to 1/32 of the size."""
 
-    head = "classifier.2"
+    head, feature_layer = "classifier.2", "features"
 
     def __init__(self, stages: Stages, num_classes: int):
         super().__init__()

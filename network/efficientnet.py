@@ -71,7 +71,7 @@ class MBConv(nn.Module):
 class EfficientNet(nn.Module):
     """Images [N, 3, H, W] -> logits [N, num_classes]; features are at 1/32 of the size."""
 
-    head = "classifier.1"
+    head, feature_layer = "classifier.1", "features"
 
     def __init__(self, scale: Scaling, num_classes: int, norm: NormLayer):
         super().__init__()

@@ -77,7 +77,7 @@ class Block(nn.Module):
 class RegNet(nn.Module):
     """Images [N, 3, H, W] -> logits [N, num_classes], through a stem and four stages of stride 2."""
 
-    head = "fc"
+    head, feature_layer = "fc", "trunk_output"
 
     def __init__(self, line: Line, se: bool, num_classes: int, norm: NormLayer):
         super().__init__()

@@ -94,7 +94,7 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Images [N, 3, H, W] -> logits [N, num_classes], through four stages at 1/4 to 1/32 of the size."""
 
-    head = "fc"
+    head, feature_layer = "fc", "layer4"
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential

@@ -486,6 +486,19 @@ def test_unknown_names_are_refused():
         build_network("ResNet51", 3)
 
 
+@pytest.mark.parametrize(
+    "name", ["ResNet18", "ResNet50-D", "RegNetY-200MF", "EfficientNet-Lite0", "ConvNeXt-Tiny"]
+)
+def test_a_family_tells_its_head_and_its_last_feature_maps(name):
+    network, seen = build_network(name, 3), []
+    assert network.get_submodule(network.head).out_features == 3
+    network.get_submodule(network.feature_layer).register_forward_hook(
+        lambda _, args, out: seen.append(out.shape)
+    )
+    network(torch.zeros(2, 3, 96, 64))
+    assert [(len(shape), *shape[-2:]) for shape in seen] == [(4, 3, 2)]
+
+
 def train_one_step(name, norm="batchnorm", size=64):
     network = build_network(name, 3, norm=norm).to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, size, size).to(memory_format=torch.channels_last)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from learning.optimizer import make_optimizer, parameter_groups
+from learning.optimizer import OPTIMIZERS, make_optimizer, parameter_groups
 from network import build_network
+from tricks import OWN_DEFAULTS
 
 
 def one_step(name: str, weight: float, gradient: float, steps: int = 1) -> float:
@@ -122,3 +123,7 @@ def test_radam_is_torchs(frozen_steps, scale):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="LION"):
         make_optimizer("LION", nn.Linear(1, 1), 0.1, 0)
+
+
+def test_every_optimizer_has_defaults_of_its_own():
+    assert OPTIMIZERS.keys() == OWN_DEFAULTS.keys()
