@@ -98,5 +98,5 @@ PLANTS = {
         Loader, "__call__", lambda loader, lists: torch.cuda.Stream(loader.device)
     ),
     "an evaluation that waits": lambda: patch.object(learning.evaluator.torch, "stack", stack_on_the_host),
-    "a RAdam that waits": lambda: patch.object(learning.optimizer, "RAdam", torchs_radam),
+    "a RAdam that waits": lambda: patch.dict(learning.optimizer.OPTIMIZERS, RADAM=torchs_radam),
 }
