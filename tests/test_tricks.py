@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +130,23 @@ def test_a_trick_is_in_effect_is_told_and_repeats(run, trick, beside, words):
     assert words in told
     assert words not in told_without
     assert run(*beside, *trick, again=True)[0] == losses
+
+
+COMPANIONS = (
+    *("--mixup", "0.2", "--cutmix_alpha", "1", "--cutmix_prob", "0.5", "--label_smooth", "0.1"),
+    *("--class_weights", "balanced", "--teacher", "TEACHER", "--batch_size", "4", "--accumulate", "2"),
+    *("--ema", "0.9", "--grad_clip", "1", "--drop_path", "0.2", "--dropout", "0.2", "--crop", "random"),
+)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("trick", [("--loss", "focal"), ("--loss", "bce"), ("--augmix",), ("--sam", "0.05")])
+def test_a_trick_goes_with_the_others_in_every_precision(run, trick, precision):
+    flags = (*COMPANIONS, "--precision", precision)
+    losses, _ = run(*flags, *trick)
+    without, _ = run(*flags)
+    assert np.isfinite(losses).all()
+    assert losses != without
 
 
 def test_nothing_is_told_of_a_plain_run_but_what_every_run_has(run):
