@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
             if not (args.resume or args.overwrite or args.evaluate):
                 folder.refuse_another_run()
 
-            import run
+            from learning import run
 
             (run.evaluate if args.evaluate else run.train)(args, folder, stop.check)
         return 0

@@ -1,4 +1,4 @@
-"""Every flag: those of the tricks, which are in `tricks.py`, and the others; and the checks across them."""
+"""Every flag: those of the tricks (learning/tricks.py) and the others, and the checks across them."""
 
 import argparse
 import re
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tricks import OWN_DEFAULTS, TRICKS
+from learning.tricks import OWN_DEFAULTS, TRICKS
 from utils.errors import UserError
 from utils.flags import Flag, Help, Parser, number, path
 

@@ -10,9 +10,9 @@ PICTURE = ROOT / "docs/imports.svg"
 # What is drawn as a box, and what it is for.
 PARTS = {
     "main": "the command line",
-    "run": "train, test",
+    "learning.run": "train, test",
     "options": "all flags",
-    "tricks": "the table of tricks",
+    "learning.tricks": "the table of tricks",
     "learning": "step, epochs, classifier",
     "network": "the networks, weights",
     "utils.data": "folders to batches",

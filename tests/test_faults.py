@@ -74,7 +74,7 @@ def run_until(program: Callable, argv: list[str], place: str, name: str, call: i
 def server():
     """Processes that start with torch already loaded: forks of one that does nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["main", "run", "tricks", "learning.results", "tests.test_faults"])
+    context.set_forkserver_preload(["main", "learning.run", "learning.results", "tests.test_faults"])
     return context
 
 

@@ -356,9 +356,9 @@ LAYERS = (
     ("network", "utils.run"),
     ("utils.data",),
     ("learning",),
-    ("tricks",),
+    ("learning.tricks",),
     ("options",),
-    ("utils.benchmark", "utils.report", "run"),
+    ("utils.benchmark", "utils.report", "learning.run"),
     ("utils.batch", "main"),
 )
 

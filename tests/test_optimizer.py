@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from learning.optimizer import OPTIMIZERS, make_optimizer, parameter_groups
+from learning.tricks import OWN_DEFAULTS
 from network import build_network
-from tricks import OWN_DEFAULTS
 
 
 def one_step(name: str, weight: float, gradient: float, steps: int = 1) -> float:

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
+from learning.tricks import table
 from network import NETWORKS
 from options import build_parser
 from tests.conftest import ROOT
-from tricks import table
 
 README = (ROOT / "README.md").read_text()
 FLAGS = {
@@ -23,7 +23,9 @@ def test_the_readme_names_every_flag_and_no_other():
 
 
 def test_the_table_of_tricks_is_that_of_the_code():
-    assert table() in README, "put in what python -c 'import tricks; print(tricks.table())' prints"
+    assert table() in README, (
+        "put in what python -c 'from learning import tricks; print(tricks.table())' prints"
+    )
 
 
 def test_the_readme_links_to_files_that_are_there():

@@ -1,4 +1,4 @@
-"""tricks.py: each trick changes the run, is told, and gives the same numbers when it is repeated."""
+"""learning/tricks.py: each trick changes the run, is told, and gives the same numbers when it is repeated."""
 
 from itertools import islice
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from learning.setup import assemble, make_fit, make_trainer
+from learning.tricks import TRICKS as TABLE
+from learning.tricks import Built, in_effect, lines
 from network import build_network
 from options import parse_args
 from tests.conftest import ROOT, as_trained, write_images
-from tricks import TRICKS as TABLE
-from tricks import Built, in_effect, lines
 from utils.run.checkpoint import save_checkpoint
 
 BASE = (

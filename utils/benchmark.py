@@ -27,8 +27,8 @@ from torchvision import datasets, transforms
 
 import options
 from learning.setup import Parts, assemble, make_fit, make_trainer
+from learning.tricks import TRICKS
 from network.weights import IMAGENET, torchvision_name
-from tricks import TRICKS
 from utils.data.batches import Batch, in_order
 from utils.data.cache import cached_images
 from utils.data.decode import Frame

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from tricks import OWN_DEFAULTS, TRICKS, Flags, Trick
+from learning.tricks import OWN_DEFAULTS, TRICKS, Flags, Trick
 
+APART = [trick for trick in TRICKS if trick.apart]
 NETWORK, OPTIMIZER = (
     next(trick for trick in TRICKS if trick.name == name) for name in ("network", "optimizer")
 )
@@ -29,8 +30,8 @@ def values_of(flags: Flags, plain: Flags, teacher: str | None, left_out: Sequenc
     own = OWN_DEFAULTS[flags["optimizer"]]
     usual = {name: OwnDefault(value) for name, value in own.items() if flags[name] == value}
     flags = {**flags, **usual, "teacher": teacher}
-    values = {trick.name: trick.value(flags, plain) for trick in TRICKS if trick.apart}
-    told = {flag.name for trick in TRICKS if trick.apart for flag in trick.flags}
+    values = {trick.name: trick.value(flags, plain) for trick in APART}
+    told = {flag.name for trick in APART for flag in trick.flags}
     return values | {f"--{name}": (value,) for name, value in flags.items() if name not in {*told, *left_out}}
 
 
@@ -38,10 +39,9 @@ class Tricks:
     """The tricks of several experiments, given the `values_of` the flags of each and of the defaults."""
 
     def __init__(self, values: Mapping[str, Values], defaults: Mapping[str, Values], baseline: str):
-        apart = [trick for trick in TRICKS if trick.apart]
-        named = {trick.name for trick in apart}
+        named = {trick.name for trick in APART}
         flags = [Trick(name, "", ()) for name in values[baseline] if name not in named]
-        self.tricks = (*apart, *flags)
+        self.tricks = (*APART, *flags)
         self.baseline = baseline
         self.defaults = {name: self._by_trick(found) for name, found in defaults.items()}
         self.values = {name: self._by_trick(found) for name, found in values.items()}

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 import options
-import tricks
+from learning import tricks
 from learning.classifier import Classifier
 from learning.results import test_figures, write_results
 from learning.setup import (
