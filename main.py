@@ -27,16 +27,18 @@ def main(argv: list[str] | None = None) -> int:
             if args.resume and folder.finished:
                 say_finished(args, folder)
                 return 0
-            if not (args.resume or args.overwrite or args.evaluate):
+            mode = next((name for name in ("evaluate", "predict", "export") if getattr(args, name)), "train")
+            if mode == "train" and not (args.resume or args.overwrite):
                 folder.refuse_another_run()
 
             from learning import run
 
-            (run.evaluate if args.evaluate else run.train)(args, folder, stop.check)
+            getattr(run, mode)(args, folder, stop.check)
         return 0
     except OSError as error:
         place = Path(args.checkpoint_dir, args.checkpoint_name)
-        return fail(explain(error, place, "go on with --resume"))
+        then = "try again" if args.evaluate or args.predict or args.export else "go on with --resume"
+        return fail(explain(error, place, then))
     except ProgramError as error:
         return fail(error)
 

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ DEMO = {
 }
 
 UNSET = object()
-ACTIONS = ("resume", "overwrite", "evaluate")
+# What is done with a run that there is already; another is trained without any of them.
+MODES = ("resume", "evaluate", "predict", "export")
+EXPORTS = (".onnx", ".pt2", ".safetensors")
 
 
 def device_name(text: str) -> str:
@@ -32,6 +34,13 @@ def device_name(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]?))?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:N, mps, xpu, xpu:N")
     return text
+
+
+def export_path(text: str) -> str:
+    """The type of --export."""
+    if Path(text).suffix not in EXPORTS:
+        raise argparse.ArgumentTypeError(f"{text!r} ends in none of {', '.join(EXPORTS)}")
+    return path(text)
 
 
 # By group. Flags that say where and how fast a run computes, or what to do with it, but not what it computes,
@@ -43,7 +52,12 @@ FLAGS = {
         ),
         Flag("checkpoint_dir", "checkpoint", "the folder of all runs", path, "DIR", of_run=False),
         Flag("resume", False, "go on with an interrupted run, or start it if there is none", of_run=False),
-        Flag("overwrite", False, "start anew in place of the run of that name", of_run=False),
+        Flag(
+            "overwrite",
+            False,
+            "start anew in place of the run of that name; with --predict or --export, replace that file",
+            of_run=False,
+        ),
         Flag("evaluate", False, "test the best weights of a run instead of training", of_run=False),
         Flag("demo", False, "draw a small data set of six kinds of scenes and train on it for a minute"),
         Flag("seed", 42, "all randomness derives from it", number(int, 0, 2**32 - 1), "N"),
@@ -53,6 +67,34 @@ FLAGS = {
             "steps between readings of the loss",
             number(int, 1, 10**6),
             "STEPS",
+            of_run=False,
+        ),
+    ),
+    "use of a run": (
+        Flag(
+            "predict",
+            None,
+            "classify these files and the images in these folders; - reads paths from standard input",
+            path,
+            "PATH",
+            several=True,
+            of_run=False,
+        ),
+        Flag(
+            "output",
+            None,
+            "where --predict writes (default: predicted.csv in the run's folder); - is standard output",
+            path,
+            "FILE",
+            of_run=False,
+        ),
+        Flag("explain", False, "with --predict, show on a page where the network looks", of_run=False),
+        Flag(
+            "export",
+            None,
+            "write the network for other programs (.onnx, .pt2 or .safetensors), proved on the test images",
+            export_path,
+            "FILE",
             of_run=False,
         ),
     ),
@@ -170,9 +212,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     problem = None
     if not args.checkpoint_name:
         problem = "--checkpoint_name is needed: name the run, or try --demo"
-    elif sum(getattr(args, name) for name in ACTIONS) > 1:
-        problem = "--resume, --overwrite and --evaluate exclude each other: give one of them"
-    elif not (args.resume or args.evaluate):  # else the run's own flags count
+    elif len(modes := [name for name in MODES if getattr(args, name)]) > 1:
+        problem = f"{' and '.join(f'--{name}' for name in modes)} exclude each other: give one of them"
+    elif args.overwrite and modes and modes[0] in ("resume", "evaluate"):
+        problem = f"--overwrite and --{modes[0]} exclude each other: give one of them"
+    elif (args.explain or args.output) and not args.predict:
+        problem = f"--{'explain' if args.explain else 'output'} is for --predict"
+    elif not modes:  # else the run's own flags count
         problem = contradiction(args)
     if problem:
         parser.error(problem)
@@ -184,23 +230,26 @@ def contradiction(args: argparse.Namespace) -> str | None:
     return next(filter(None, (trick.contradiction(args) for trick in TRICKS)), None)
 
 
-def with_flags_of_run(args: argparse.Namespace, stored: Mapping[str, Any], run: Path) -> argparse.Namespace:
+def with_flags_of_run(
+    args: argparse.Namespace, stored: Mapping[str, Any], run: Path, anew: Sequence[str] = ()
+) -> argparse.Namespace:
     """`args` with the flags that an earlier run was started with, as its checkpoint has them.
 
-    Flags in `NOT_OF_THE_RUN` are taken from the command line where they were given there. Any other
-    given flag must repeat what the run has; else `UserError` names those that do not.
+    Flags in `NOT_OF_THE_RUN`, and those named in `anew`, are taken from the command line where they were
+    given there. Any other given flag must repeat what the run has; else `UserError` names those that do not.
     """
+    free = (*NOT_OF_THE_RUN, *anew)
     defaults = vars(build_parser().parse_args([]))  # of flags that are younger than the run
     stored = {**defaults, **stored}
     changed = [
         f"--{name} {getattr(args, name)} (the run has {stored[name]})"
         for name in args.given
-        if name not in NOT_OF_THE_RUN and getattr(args, name) != stored[name]
+        if name not in free and getattr(args, name) != stored[name]
     ]
     if changed:
         raise UserError(
             f"{run} was started with other flags; leave out {', '.join(changed)}, or choose another name"
         )
-    ours = {name: getattr(args, name) for name in NOT_OF_THE_RUN if name in args.given}
-    actions = {name: getattr(args, name) for name in ACTIONS}
+    ours = {name: getattr(args, name) for name in free if name in args.given}
+    actions = {name: getattr(args, name) for name in (*MODES, "overwrite", "output", "explain")}
     return argparse.Namespace(**{**stored, **ours, **actions, "given": args.given})

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from learning.augment import one_view_each
-from learning.evaluator import Evaluation
+from learning.evaluation import Evaluation
 from learning.trainer import Totals, Trainer
 from utils.data.batches import Batch
 from utils.errors import Interrupted, RunFailed

@@ -19,7 +19,7 @@ from learning.augmix import AugMix
 from learning.classifier import Classifier, frame_of
 from learning.criterion import Criterion, Loss
 from learning.crop import CenterCrop, RandomResizedCrop
-from learning.evaluator import Evaluation
+from learning.evaluation import Evaluation
 from learning.fit import Fit
 from learning.loss import BinaryCrossEntropy, CrossEntropy, FocalLoss, balanced_class_weights
 from learning.mixing import Mixing

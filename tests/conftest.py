@@ -1,6 +1,7 @@
 """What the tests share: small data sets on disk and runs of the program."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,18 @@ def straight(tmp_path_factory, shapes) -> Path:
     program = Program(tmp_path_factory.mktemp("straight"), shapes)
     assert program("run", *TRICKED) == 0
     return program.run("run")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, shapes) -> Program:
+    """A program with a finished run called "run", of crops and two views. Copy what you change."""
+    program = Program(tmp_path_factory.mktemp("trained"), shapes)
+    assert program("run", *SMALL, "--epochs", "3", "--crop", "center", "--tta", "flip") == 0
+    return program
+
+
+@pytest.fixture
+def used(trained, tmp_path) -> Program:
+    """The same, in a folder of its own."""
+    shutil.copytree(trained.folder, tmp_path, dirs_exist_ok=True)
+    return Program(tmp_path, trained.data)

@@ -24,19 +24,23 @@ def test_it_predicts_what_the_run_did_without_its_data_folder(program, shapes, t
     shutil.copytree(shapes, copy)
     assert program("run", *SMALL, *flags, "--data_dir", str(copy)) == 0
     with (program.run("run") / "predictions.csv").open(newline="") as file:
-        _, *rows = csv.reader(file)
+        rows = list(csv.DictReader(file))
     alone = tmp_path / "alone"
     alone.mkdir()
-    for number, (path, *_) in enumerate(rows):
-        shutil.copy(copy / path, alone / f"{number}.png")
+    for number, row in enumerate(rows):
+        shutil.copy(copy / row["path"], alone / f"{number}.png")
     shutil.rmtree(copy)
     best = shutil.copy(program.run("run") / "best.pt", alone)
     monkeypatch.chdir(alone)
     classifier = Classifier.load(best, device="cpu")
     found = list(classifier.classify([f"{number}.png" for number in range(len(rows))], batch_size=5))
-    assert [name for name, _ in found] == [row[2] for row in rows]
-    probabilities = np.array([list(values.values()) for _, values in found])
-    assert np.abs(probabilities - np.array([row[3:] for row in rows], float)).max() < 2e-3
+    assert [name for name, _ in found] == [row["prediction"] for row in rows]
+    confidences = np.array([values[name] for name, values in found])
+    assert np.abs(confidences - np.array([row["confidence"] for row in rows], float)).max() < 2e-3
+    raw = np.array([[row[f"probability_{name}"] for name in found[0][1]] for row in rows], float)
+    calibrated = raw ** (1 / classifier.calibration.temperature)
+    calibrated /= calibrated.sum(1, keepdims=True)
+    assert np.abs(np.array([list(values.values()) for _, values in found]) - calibrated).max() < 2e-3
     assert list(found[0][1]) == ["circle", "plain", "stripes"]
     assert list(classifier.classify([])) == []
     assert [name for name, _ in classifier.classify("0.png")] == [found[0][0]]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from learning.evaluator import Evaluation, evaluate
+from learning.evaluation import Evaluation
+from learning.evaluator import evaluate
 from learning.fit import Fit
 from tests.test_trainer import CPU, NORMALISE, assert_same, make_trainer, random_batch
 from utils.data.batches import Loader, in_order, steps_per_epoch, training_order
@@ -47,6 +48,11 @@ class Recorder:
         self.shown.append(pixels)
 
 
+def sure_of(predictions, labels):
+    """An evaluation with these predictions of two classes."""
+    return Evaluation(labels, np.log(np.array([[0.99, 0.01], [0.01, 0.99]]))[predictions])
+
+
 def make_fit(recorder, check=lambda: None, accuracies=None, trainer=None, **settings):
     images, labels = random_batch(COUNT)
     loader = Loader(StoredImages(images.permute(0, 2, 3, 1).numpy()), labels.numpy(), CPU, check)
@@ -56,8 +62,7 @@ def make_fit(recorder, check=lambda: None, accuracies=None, trainer=None, **sett
     def validate(network):
         if accuracies:
             hits = next(scripted)
-            probabilities = np.eye(2)[[0] * hits + [1] * (100 - hits)]
-            return Evaluation(1.0, np.zeros(100, int), probabilities)
+            return sure_of(np.array([0] * hits + [1] * (100 - hits)), np.zeros(100, int))
         return evaluate(network, loader(in_order(np.arange(10), 4)), [NORMALISE], "fp32")
 
     return Fit(
@@ -91,7 +96,7 @@ RARE = np.array([0] * 90 + [1] * 10)
 def evaluation(right_of_many, right_of_few):
     """Of 90 images of one class and 10 of another."""
     right = np.concatenate([np.arange(90) < right_of_many, np.arange(10) < right_of_few])
-    return Evaluation(1.0, RARE, np.eye(2)[np.where(right, RARE, 1 - RARE)])
+    return sure_of(np.where(right, RARE, 1 - RARE), RARE)
 
 
 @pytest.mark.parametrize(("balanced", "best"), [(False, 1), (True, 2)])
@@ -283,6 +288,6 @@ def test_of_equal_balanced_accuracies_the_better_plain_one_is_kept():
     fit = make_fit(recorder, balanced=True)
     labels = np.repeat([0, 1], [96, 4])
     takes_all_for = iter([1, 0, 1])
-    fit.validate = lambda network: Evaluation(1.0, labels, np.eye(2)[[next(takes_all_for)] * 100])
+    fit.validate = lambda network: sure_of(np.full(100, next(takes_all_for)), labels)
     fit.run()
     assert fit.best == {"epoch": 2, "val_accuracy": 96, "val_balanced_accuracy": 50, "weights": "raw"}

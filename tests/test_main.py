@@ -24,6 +24,7 @@ FILES = {
     "predictions.csv",
     "learning_curve.png",
     "confusion_matrix.png",
+    "reliability.png",
 }
 
 
@@ -40,9 +41,10 @@ def test_a_run_on_a_cpu_leaves_what_is_promised_and_nothing_else(program, capsys
     assert program("run", *SMALL, "--device", "cpu", "--precision", "fp32") == 0
     out, err = capsys.readouterr()
     assert err == ""  # no progress bars where the output is not a terminal
-    assert [line.split()[0] for line in out.splitlines()] == [
+    assert [line.split()[0] for line in out.splitlines() if line[:1] not in ("", "|")] == [
         *("device", "data", "network", "tricks", "schedule:", "loss:", "augmentation:"),
-        *("epoch", "1/2", "2/2", "test", "results"),
+        *("epoch", "1/2", "2/2", "macro-F1", "confidence", "accept", "accept", "test", "results"),
+        "learning_curve.png,",
     ]
     run = program.run("run")
     written = {path.name for path in run.iterdir() if path.name != ".lock"}

@@ -15,7 +15,9 @@ import pytest
 from matplotlib.axes import Axes
 
 import options
-from learning.results import write_predictions
+from learning.calibration import calibration_error
+from learning.evaluation import Evaluation
+from learning.results import read_predictions, write_predictions
 from tests.conftest import CLASSES, write_images
 from tests.test_batch import history_list
 from utils.batch import make_commands, read_list
@@ -23,7 +25,9 @@ from utils.flags import run_flags
 from utils.page import to_markdown
 from utils.report.__main__ import default_flags, gather, main, settings
 from utils.report.comparison import takes
+from utils.report.confidence import CalibrationErrors
 from utils.report.pictures import accuracies, effects
+from utils.report.runs import Experiment
 from utils.report.sections import make_sections
 from utils.report.statistics import Estimate, Spread, difference
 from utils.report.tricks import Tricks
@@ -44,6 +48,7 @@ def made_up_run(
     minutes=1.0,
     teacher=None,
     labels=None,
+    hotter=1.0,
     **kept,
 ) -> None:
     """The files of a finished run whose test images, of classes in turn, were classified rightly or not."""
@@ -62,9 +67,9 @@ def made_up_run(
     predicted = np.where(right, labels, (labels + 1) % len(classes))
     probabilities = np.full((len(right), len(classes)), 0.1)
     probabilities[np.arange(len(right)), predicted] = 0.5 + 0.4 * np.arange(len(right)) / len(right)
-    test = SimpleNamespace(labels=labels, probabilities=probabilities)
+    test = Evaluation(labels, np.log(probabilities / probabilities.sum(1, keepdims=True))).at(hotter)
     paths = [f"test/{classes[label]}/{number:03d}.png" for number, label in enumerate(labels)]
-    write_predictions(folder / "predictions.csv", paths, classes, test)
+    write_predictions(folder / "predictions.csv", paths, classes, test, 1.0)
     result = Result(
         best_epoch=2,
         best_weights="raw",
@@ -327,7 +332,9 @@ def test_names_mean_nothing_but_themselves(tmp_path, capsys):
     assert "\\x1b" in out
     assert "\\<img" in out
     assert all(
-        line.replace("\\|", "").count("|") in (9, 11, 8) for line in out.splitlines() if line[:1] == "|"
+        line.replace("\\|", "").count("|") in (6, 8, 9, 10, 11)
+        for line in out.splitlines()
+        if line[:1] == "|"
     )
     page = (tmp_path / "report/report.html").read_text()
     tags = Tags()
@@ -407,6 +414,9 @@ def test_markdown_has_every_section(checkpoint):
         "Against the baseline",
         "Against the nearest relative",
         "The effect of each trick",
+        "Confidences",
+        "The effect of each trick on confidences",
+        "The best run, class by class",
         "Learning curves",
         "How to read this",
     ]
@@ -641,3 +651,120 @@ def test_a_warm_up_of_no_epochs_is_none(tmp_path):
     made_up_run(tmp_path, "cold", right(0.6, 1), "--decay_type", "cosine_warmup", "--warmup_epochs", "0")
     evidence, _ = gather(tmp_path, None)
     assert evidence.tricks.letters("cold") == "C"
+
+
+def test_likelihood_tells_apart_what_accuracy_cannot(tmp_path):
+    """The same images are right, with confidences that are less well chosen."""
+    correct = right(0.8, 0)
+    for seed in (0, 1, 2):
+        made_up_run(tmp_path, f"baseline/seed{seed}", correct, seed=seed)
+        made_up_run(tmp_path, f"sure/seed{seed}", correct, "--mixup", "0.2", seed=seed, hotter=0.3)
+    evidence, _ = gather(tmp_path, None)
+    (effect,) = evidence.effects
+    assert effect.verdict == "right on the same images"
+    found = evidence.likelihoods[effect.pairs]
+    assert found.verdict == "hurts"
+    runs = {name: evidence.experiments[name].runs[0] for name in ("baseline", "sure")}
+    expected = runs["sure"].log_likelihoods.mean() - runs["baseline"].log_likelihoods.mean()
+    assert found.estimate.mean == pytest.approx(expected)
+    assert evidence.losses["baseline"].mean == pytest.approx(-runs["baseline"].log_likelihoods.mean())
+    text = to_markdown(make_sections(evidence, []))
+    apart = f"sure against baseline (worse, {expected:+.4f} nats)"
+    assert f"Told apart by their likelihood, though not by their accuracy: {apart}" in text
+    assert re.search(rf"\| MixUp +\| {re.escape(f'{expected:+.4f}')} ", text)
+
+
+def test_the_calibration_error_of_an_experiment_and_of_a_trick(tmp_path):
+    correct = right(0.8, 0)
+    made_up_run(tmp_path, "baseline", correct)
+    made_up_run(tmp_path, "sure", correct, "--mixup", "0.2", hotter=0.3)
+    evidence, _ = gather(tmp_path, None)
+    errors = {}
+    for name in ("baseline", "sure"):
+        run = evidence.experiments[name].runs[42]
+        errors[name] = calibration_error(run.uncalibrated, run.correct)
+        found = evidence.calibration_errors.of(name)
+        assert found.mean == pytest.approx(errors[name])
+        assert 0 <= found.low < errors[name] < found.high
+    ((pairs, _),) = evidence.likelihoods.items()
+    change = evidence.calibration_errors.difference(pairs, [42])
+    assert change.mean == pytest.approx(errors["sure"] - errors["baseline"])
+    assert 10 < change.low < change.mean < change.high < 30
+    same = evidence.calibration_errors.difference((("sure", "sure"),), [42])
+    assert (same.mean, same.low, same.high) == (0, 0, 0)  # the same images in each resample
+
+
+def test_runs_with_six_decimals_are_compared_by_accuracy_alone(tmp_path):
+    for number, (name, flags) in enumerate(
+        {"baseline": (), "mixed": ("--mixup", "0.2"), "old": ("--zero_gamma",)}.items()
+    ):
+        made_up_run(tmp_path, name, right(0.6, number), *flags)
+    path = tmp_path / "old/predictions.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [title for title in rows[0] if title != "confidence"])
+        writer.writeheader()
+        for row in rows:
+            del row["confidence"]
+            writer.writerow({k: f"{float(v):.6f}" if k.startswith("prob") else v for k, v in row.items()})
+    evidence, left_out = gather(tmp_path, "baseline")
+    assert left_out == []
+    assert evidence.losses.keys() == {"baseline", "mixed"}
+    assert len(evidence.findings) == len(evidence.likelihoods) + 1
+    text = to_markdown(make_sections(evidence, []))
+    assert "Of an older version, with six decimals of each probability: old." in text
+
+
+def test_columns_are_read_by_their_names(tmp_path):
+    made_up_run(tmp_path, "baseline", right(0.6, 0))
+    expected = read_predictions(tmp_path / "baseline/predictions.csv")
+    with (tmp_path / "baseline/predictions.csv").open(newline="") as file:
+        titles, *rows = csv.reader(file)
+    order = [2, 4, 0, 3, 1, *range(5, len(titles))]
+    with (tmp_path / "other.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["extra", *(titles[place] for place in order)])
+        writer.writerows(["?", *(row[place] for place in order)] for row in rows)
+    found = read_predictions(tmp_path / "other.csv")
+    assert found.paths == expected.paths
+    for name in ("labels", "predictions", "probabilities", "confidences"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("count", [3, 24])
+def test_the_best_run_is_told_class_by_class(tmp_path, count):
+    classes = [f"class{number:02d}" for number in range(count)]
+    made_up_run(tmp_path, "baseline", right(0.6, 0), classes=classes, val=70)
+    made_up_run(tmp_path, "mixed", right(0.7, 1), "--mixup", "0.2", classes=classes, val=80)
+    evidence, _ = gather(tmp_path, None)
+    (section,) = [each for each in make_sections(evidence, []) if each.title.startswith("The best run")]
+    run = evidence.experiments["mixed"].runs[42]
+    assert "mixed with seed 42, the run of the best experiment" in section.paragraphs[0]
+    assert f"macro-F1 {run.confusion.macro_f1:.2f} %" in section.paragraphs[0]
+    assert ("top-5 accuracy" in section.paragraphs[0]) == (count > 20)
+    assert len(section.rows) == min(count, 20)
+    assert ("4 more classes are better" in section.paragraphs[0]) == (count > 20)
+    for name, images, precision, recall, _ in section.rows:
+        label = classes.index(name)
+        assert int(images) == (run.labels == label).sum()
+        assert recall == f"{100 * run.correct[run.labels == label].mean():.2f}"
+        assert precision == f"{100 * run.correct[run.predictions == label].mean():.2f}"
+    assert [float(row[-1]) for row in section.rows] == sorted(float(row[-1]) for row in section.rows)
+
+
+def test_the_interval_of_a_calibration_error_covers_what_other_images_show():
+    rng = np.random.default_rng(0)
+
+    def run(images):
+        confidences = rng.uniform(0.4, 1, images)
+        correct = rng.random(images) < confidences - 0.05
+        names = ("uncalibrated", "correct", "labels")
+        return SimpleNamespace(**dict(zip(names, (confidences, correct, correct), strict=True)))
+
+    usual = np.mean([calibration_error(each.uncalibrated, each.correct) for each in map(run, [200] * 2000)])
+    studies = [Experiment(str(number), {0: run(200)}) for number in range(400)]
+    errors = CalibrationErrors(studies)
+    found = [errors.of(study.name) for study in studies]
+    covered = np.mean([each.low <= usual <= each.high for each in found])
+    assert 0.9 < covered <= 0.99

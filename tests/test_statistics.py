@@ -13,6 +13,7 @@ from utils.report.statistics import (
     difference,
     holm,
     mcnemar,
+    mean_figure,
     student_quantile,
 )
 
@@ -315,3 +316,32 @@ def test_a_mean_over_pairs_is_surer_than_one_pair():
     one, mean = difference(a, b), difference(np.mean((a, c), axis=0), np.mean((b, d), axis=0))
     assert mean.mean == pytest.approx((one.mean + difference(c, d).mean) / 2)
     assert mean.high - mean.low < one.high - one.low
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_likelihoods_raise_no_more_false_alarms_than_they_say(seeds):
+    """Losses have long tails; here those of two experiments have the same mean."""
+    rng, alarms, studies = np.random.default_rng(0), 0, 1500
+    for _ in range(studies):
+        hard = rng.gamma(0.3, 1.0, 300)  # what images are
+        a, b = (-hard * rng.gamma(2.0, 0.5, (seeds, 300)) for _ in range(2))
+        if seeds > 1:
+            a, b = (x * (1 + 0.05 * rng.normal(size=(seeds, 1))) for x in (a, b))
+        alarms += difference(a, b, unit=1.0).p < LEVEL
+    assert alarms / studies < LEVEL + 2.6 * math.sqrt(LEVEL * (1 - LEVEL) / studies)
+
+
+def test_the_interval_of_a_mean_loss_covers():
+    rng, covered, studies = np.random.default_rng(0), 0, 1500
+    for _ in range(studies):
+        found = mean_figure(rng.gamma(0.5, 1.0, 500) * rng.gamma(2.0, 0.5, (3, 500)))
+        covered += found.low <= 0.5 <= found.high
+    assert 0.92 < covered / studies < 0.975
+
+
+def test_units_scale_estimates_and_change_no_p():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 3, 50))
+    one, hundred = difference(a, b, unit=1.0), difference(a, b)
+    assert hundred.mean == pytest.approx(100 * one.mean)
+    assert hundred.p == pytest.approx(one.p)

@@ -13,7 +13,8 @@ from torch import nn
 from learning.augment import Augment, Flip, Normalise
 from learning.augmix import AugMix
 from learning.criterion import Criterion
-from learning.evaluator import Evaluation, evaluate
+from learning.evaluation import Evaluation
+from learning.evaluator import evaluate
 from learning.loss import CrossEntropy, balanced_class_weights, distillation, soft_cross_entropy
 from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
@@ -397,13 +398,14 @@ def test_evaluation_changes_nothing_and_needs_no_randomness():
 
 
 def test_two_classes_and_the_confusion_matrix_by_hand():  # top-3 crashed below 3 classes
-    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
-    result = Evaluation(0.0, np.array([0, 0, 1, 1]), probabilities)
-    assert result.confusion.tolist() == [[1, 1], [1, 1]]
+    probabilities = np.log([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
+    result = Evaluation(np.array([0, 0, 1, 1]), probabilities)
+    assert result.confusion.counts.tolist() == [[1, 1], [1, 1]]
     assert result.accuracy == 50
-    result = Evaluation(0.0, np.array([0, 0, 1, 0]), probabilities)
-    assert result.confusion.tolist() == [[2, 1], [0, 1]]
-    assert result.class_accuracies == pytest.approx([200 / 3, 100])
+    result = Evaluation(np.array([0, 0, 1, 0]), probabilities)
+    assert result.confusion.counts.tolist() == [[2, 1], [0, 1]]
+    assert result.confusion.recall.tolist() == pytest.approx([200 / 3, 100])
+    assert result.loss == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.7]).mean())
 
 
 @pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"grad_clip": 0.1}])

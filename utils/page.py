@@ -1,11 +1,15 @@
 """Sections of text, tables and pictures, as Markdown or as one HTML file that needs nothing beside it."""
 
 import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from string import Template
+
+import numpy as np
+from PIL import Image
 
 from utils.text import markdown, markdown_table, visible
 
@@ -35,7 +39,7 @@ def to_markdown(sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def to_page(sections: Sequence[Section], folder: Path, more: str = "") -> str:
+def to_page(sections: Sequence[Section], folder: Path = Path(), more: str = "") -> str:
     """The sections as HTML, with `more` of it below; the first has the title, pictures are in `folder`."""
     headings = ("h1", *["h2"] * (len(sections) - 1))
     parts = [_section(*pair, folder) for pair in zip(sections, headings, strict=True)]
@@ -66,10 +70,16 @@ def _section(section: Section, heading: str, folder: Path) -> str:
 
 def picture(path: Path, description: str) -> str:
     """The HTML of a PNG file."""
-    return image(path.read_bytes(), "png", description)
+    return _image(path.read_bytes(), "png", description)
 
 
-def image(content: bytes, kind: str, description: str) -> str:
-    """The HTML of an image file's content, of a `kind` such as "jpeg"."""
+def pixels_as_image(pixels: np.ndarray, description: str) -> str:
+    """The HTML of an image, uint8 [H, W, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    return _image(buffer.getvalue(), "jpeg", description)
+
+
+def _image(content: bytes, kind: str, description: str) -> str:
     data = base64.b64encode(content).decode()
     return f'<img src="data:image/{kind};base64,{data}" alt="{text(description)}">'

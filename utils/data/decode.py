@@ -18,13 +18,14 @@ RESAMPLING = {False: Image.Resampling.BILINEAR, True: Image.Resampling.BICUBIC}
 
 
 class UnreadableImage(Exception):
-    """A file that is not an image Pillow can read; the message names the file and the reason.
+    """A file that is not an image Pillow can read; the message names the file and the `reason`.
 
     It is `lasting` if that lies in the file, and not in who may read it or in a disk that fails.
     """
 
-    def __init__(self, message: str, lasting: bool = True):
-        super().__init__(message)
+    def __init__(self, path: Path, reason: str, lasting: bool = True):
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
         self.lasting = lasting
 
 
@@ -77,7 +78,7 @@ def unreadable(path: Path, error: Exception) -> UnreadableImage:
     """What is raised for an image whose reading failed so."""
     refused = getattr(error, "errno", None) not in (None, errno.ENOENT, errno.ELOOP)
     lasting = not (refused or isinstance(error, MemoryError))
-    return UnreadableImage(f"{path}: {' '.join(str(error).split())}", lasting)
+    return UnreadableImage(path, " ".join(str(error).split()), lasting)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -92,7 +92,7 @@ def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Datase
             raise UserError(_class_difference(folders["train"], classes, folder, _class_names(folder)))
         start = len(files)
         for label, name in enumerate(classes):
-            paths = sorted(filter(_is_image, _files(folder / name)))
+            paths = sorted(filter(is_image, files_below(folder / name)))
             found = [file for file in (str(path.relative_to(root)) for path in paths) if file not in without]
             if not found:
                 raise UserError(f"{folder / name} holds no images ({', '.join(sorted(EXTENSIONS))})")
@@ -129,7 +129,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     raise UserError(f"--data_dir {root} holds no training images; expected one of {expected}")
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """All files in a folder and in the folders in it, of which some may be links; raises `OSError`."""
     seen = set()
     for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
@@ -144,7 +144,7 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     """Whether a file is called like an image; links that lead nowhere will be told, pipes are passed by."""
     named = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
     return named and (path.is_file() or not path.exists())

@@ -5,12 +5,13 @@ channels_last memory order, so that nothing after them knows which one it is.
 """
 
 import atexit
+import itertools
 import mmap
 import multiprocessing
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -76,18 +77,28 @@ class StoredImages:
 
 
 class DecodedImages(TorchDataset):
-    """Image files decoded anew for each batch, in `num_workers` processes or, with 0, in this one."""
+    """Image files decoded anew for each batch, in `num_workers` processes or, with 0, in this one.
 
-    def __init__(self, paths: list[Path], frame: Frame, num_workers: int):
+    A file that cannot be read stops that or, with `tolerate`, is black, and `unreadable` has its number and
+    the reason once its batch is handed out.
+    """
+
+    def __init__(self, paths: Sequence[Path], frame: Frame, num_workers: int, tolerate: bool = False):
         self.paths = paths
         self.frame = frame
         self.num_workers = num_workers
+        self.tolerate = tolerate
+        self.unreadable: dict[int, str] = {}
 
-    def __getitem__(self, indices: np.ndarray) -> torch.Tensor | UnreadableImage:
-        try:
-            return _channels_last(np.stack([decode(self.paths[i], self.frame) for i in indices]))
-        except UnreadableImage as error:
-            return error  # raised by a worker it would arrive as a page of traceback
+    def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, dict[int, str]]:
+        pixels = np.zeros((len(indices), self.frame.size, self.frame.size, 3), np.uint8)
+        unreadable = {}
+        for place, index in enumerate(indices.tolist()):
+            try:
+                pixels[place] = decode(self.paths[index], self.frame)
+            except UnreadableImage as error:  # raised by a worker it would arrive as a page of traceback
+                unreadable[index] = error.reason
+        return _channels_last(pixels), unreadable
 
     def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         loader = DataLoader(
@@ -100,7 +111,16 @@ class DecodedImages(TorchDataset):
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # workers draw nothing; this keeps torch's global state untouched
         )
-        return map(_raise_unreadable, iter(loader))
+        return itertools.starmap(self._checked, iter(loader))
+
+    def _checked(self, pixels: torch.Tensor, unreadable: dict[int, str]) -> torch.Tensor:
+        self.unreadable |= unreadable
+        for index, reason in unreadable.items() if not self.tolerate else ():
+            path = self.paths[index]
+            raise UserError(
+                f"cannot read {path}: {reason}; remove or replace the file, or give --skip_corrupt"
+            )
+        return pixels
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
@@ -117,9 +137,3 @@ def _end_workers() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where torch complains of workers that end
     for process in multiprocessing.active_children():
         process.kill()
-
-
-def _raise_unreadable(batch: torch.Tensor | UnreadableImage) -> torch.Tensor:
-    if isinstance(batch, UnreadableImage):
-        raise UserError(f"cannot read {batch}; remove or replace the file, or give --skip_corrupt") from batch
-    return batch

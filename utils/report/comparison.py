@@ -7,8 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
+from utils.report.confidence import CalibrationErrors
 from utils.report.runs import Experiment
-from utils.report.statistics import LEVEL, Estimate, accuracy, difference, holm
+from utils.report.statistics import LEVEL, PERCENT, Estimate, accuracy, difference, holm, mean_figure
 from utils.report.tricks import Tricks
 
 WORTH_SEEING = 0.5  # points of accuracy; the report says what it would take to see so much
@@ -21,7 +22,7 @@ Pair = tuple[str, str]  # the experiment that is looked at, and what it is compa
 class Finding:
     """What a trick does, on average over pairs of experiments that differ by it.
 
-    `p` is adjusted for all findings of the report, and the verdict is the same wherever it is shown.
+    `p` is adjusted for all findings of the same figure, and the verdict is the same wherever it is shown.
     """
 
     words: str  # what tells the first of each pair from the second
@@ -52,15 +53,30 @@ class Evidence:
         relatives = [(name, relative) for name in self.experiments if (relative := self._relative(name))]
         tricks_alone = self._pairs_by_trick()
         compared = [(pair,) for pair in [*pairs, *relatives]]
-        self.findings = self._find([*compared, *tricks_alone])
+        wanted = [*compared, *tricks_alone]
+        self.findings = self._find(wanted, "correct", PERCENT)
         self.against_baseline = [self.findings[(pair,)] for pair in pairs]
         self.against_relative = [self.findings[(pair,)] for pair in relatives]
         self.compared = [self.findings[several] for several in dict.fromkeys(compared)]
         effects = [self.findings[several] for several in tricks_alone]
         self.effects = sorted(effects, key=lambda effect: -effect.estimate.mean)
         self.accuracies = {
-            name: accuracy(found.correct(list(found.runs))) for name, found in self.experiments.items()
+            name: accuracy(found.of_images("correct", list(found.runs)))
+            for name, found in self.experiments.items()
         }
+        # Of experiments whose predictions have all digits.
+        exact = {
+            name: found
+            for name, found in self.experiments.items()
+            if all(run.log_likelihoods is not None for run in found.runs.values())
+        }
+        self.losses = {
+            name: mean_figure(-found.of_images("log_likelihoods", list(found.runs)))
+            for name, found in exact.items()
+        }
+        known = [pairs for pairs in wanted if all(name in exact for pair in pairs for name in pair)]
+        self.likelihoods = self._find(known, "log_likelihoods", 1.0)
+        self.calibration_errors = CalibrationErrors(list(exact.values()))
 
     @property
     def best(self) -> str:
@@ -92,9 +108,11 @@ class Evidence:
         ]
         return [tuple(pairs) for _, pairs in largest]
 
-    def _find(self, wanted: Sequence[tuple[Pair, ...]]) -> dict[tuple[Pair, ...], Finding]:
+    def _find(
+        self, wanted: Sequence[tuple[Pair, ...]], figure: str, unit: float
+    ) -> dict[tuple[Pair, ...], Finding]:
         """A finding for each of these means over pairs, on the seeds that all their experiments have."""
-        estimates = {pairs: self._estimate(pairs) for pairs in wanted}
+        estimates = {pairs: self._estimate(pairs, figure, unit) for pairs in wanted}
         # A pair that is compared both ways is one comparison.
         same = {pairs: frozenset(map(frozenset, pairs)) for pairs in estimates}
         p = {same[pairs]: estimate.p for pairs, estimate in estimates.items()}
@@ -104,13 +122,19 @@ class Evidence:
             for pairs, estimate in estimates.items()
         }
 
-    def _estimate(self, pairs: tuple[Pair, ...]) -> Estimate:
-        seeds = self._common_seeds([name for pair in pairs for name in pair])
+    def seeds_of(self, pairs: tuple[Pair, ...]) -> list[int]:
+        """The seeds that all these experiments have."""
+        return self._common_seeds([name for pair in pairs for name in pair])
+
+    def _estimate(self, pairs: tuple[Pair, ...], figure: str, unit: float) -> Estimate:
+        seeds = self.seeds_of(pairs)
         # What has the trick on one side and what has it not on the other; nothing is on both.
         sides = [
-            [self.experiments[name].correct(seeds) for name in side] for side in zip(*pairs, strict=True)
+            [self.experiments[name].of_images(figure, seeds) for name in side]
+            for side in zip(*pairs, strict=True)
         ]
-        return difference(*(side[0] if len(side) == 1 else np.mean(side, axis=0) for side in sides))
+        a, b = (side[0] if len(side) == 1 else np.mean(side, axis=0) for side in sides)
+        return difference(a, b, unit)
 
     def _words(self, pair: Pair) -> str:
         found = [self.tricks.in_words(trick, *pair) for trick in self.tricks.differences(*pair)]

@@ -1,14 +1,12 @@
 """The report as one HTML file: its sections, and each run with the errors it was most sure of."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image
 
 from utils.data.decode import Frame, UnreadableImage, decode
-from utils.page import Section, image, picture, text, to_page
+from utils.page import Section, picture, pixels_as_image, text, to_page
 from utils.report.comparison import Evidence
 from utils.report.runs import Run
 
@@ -29,6 +27,7 @@ def _run(run: Run) -> str:
     for file, description in (
         ("learning_curve.png", "Loss and accuracy of each epoch"),
         ("confusion_matrix.png", "How often images of each class were taken for each class"),
+        ("reliability.png", "How many predictions of each confidence are right"),
     ):
         if (run.folder / file).is_file() and not (run.folder / file).is_symlink():
             parts.append(f"<p>{picture(run.folder / file, description)}</p>")
@@ -45,8 +44,8 @@ def _confident_errors(run: Run) -> str:
         shown_image = _thumbnail(run, name)
         missing |= not shown_image
         items.append(
-            f"<li>{shown_image}{text(run.predictions[index])} "
-            f"({100 * run.confidences[index]:.1f} %), but it is {text(run.labels[index])}"
+            f"<li>{shown_image}{text(run.classes[run.predictions[index]])} "
+            f"({100 * run.confidences[index]:.1f} %), but it is {text(run.classes[run.labels[index]])}"
             f'<div class="path">{text(name)}</div></li>'
         )
     title = f"{len(wrong)} of {len(run.correct)} test images were classified wrongly"
@@ -64,6 +63,4 @@ def _thumbnail(run: Run, name: str) -> str:
         pixels = decode(Path(run.flags["data_dir"], name), Frame(THUMBNAIL, run.flags["crop"] != "none"))
     except UnreadableImage:
         return ""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
-    return image(buffer.getvalue(), "jpeg", name)
+    return pixels_as_image(pixels, name)

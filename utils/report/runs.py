@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from learning.evaluation import Confusion, Evaluation
+from learning.results import read_predictions
 from utils.errors import UserError
 from utils.run.files import read_json
 from utils.run.records import About, Result
@@ -30,17 +32,29 @@ class Run:
     images_per_second: float
     memory: float  # at most, in MB
     val_accuracies: Sequence[float]  # of each epoch
-    paths: tuple[str, ...]  # in the data folder
-    labels: tuple[str, ...]
-    predictions: tuple[str, ...]
-    confidences: np.ndarray  # of the predictions, 0 to 1
-    correct: np.ndarray  # bool
+    paths: Sequence[str]  # in the data folder
+    classes: Sequence[str]
+    labels: np.ndarray  # int64, as the next
+    predictions: np.ndarray
+    confidences: np.ndarray  # of the predictions, 0 to 1, calibrated where the run has a temperature
+    uncalibrated: np.ndarray  # those as trained
+    log_likelihoods: np.ndarray | None  # log p of the right classes as trained; older runs have six decimals
+    top_accuracy: float  # the right class is among the first five, in percent
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which test images were classified rightly, bool."""
+        return self.predictions == self.labels
+
+    @property
+    def confusion(self) -> Confusion:
+        """Which classes were taken for which."""
+        return Confusion.of(self.labels, self.predictions, len(self.classes))
 
     @property
     def balanced_accuracy(self) -> float:
         """The mean over the classes of their test accuracies, in percent."""
-        labels = np.array(self.labels)
-        return 100 * float(np.mean([self.correct[labels == name].mean() for name in set(self.labels)]))
+        return self.confusion.balanced_accuracy
 
 
 @dataclass(frozen=True)
@@ -50,9 +64,9 @@ class Experiment:
     name: str
     runs: Mapping[int, Run]
 
-    def correct(self, seeds: Sequence[int]) -> np.ndarray:
-        """Which test images the runs of these seeds classified rightly: bool [S, n]."""
-        return np.stack([self.runs[seed].correct for seed in seeds])
+    def of_images(self, figure: str, seeds: Sequence[int]) -> np.ndarray:
+        """A figure of the test images, such as "correct", in the runs of these seeds: [S, n]."""
+        return np.stack([getattr(self.runs[seed], figure) for seed in seeds])
 
     def mean(self, quantity: str) -> float:
         """The mean over seeds of a figure of the runs."""
@@ -93,32 +107,35 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
     about, result = read_json(folder / "args.json", About), read_json(folder / "result.json", Result)
     with open(folder / "log.csv", newline="", encoding="utf-8") as file:
         log = list(csv.DictReader(file))
-    with open(folder / "predictions.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        _header, *rows = csv.reader(file)
-    paths, labels, predictions, *probabilities = zip(*rows, strict=True)
+    found = read_predictions(folder / "predictions.csv")
+    with np.errstate(divide="ignore"):  # six decimals may be 0
+        test = Evaluation(found.labels, np.log(found.probabilities))
     flags = about.flags
     kinds = {"seed": int, "epochs": int, "data_dir": str}
     if not all(isinstance(flags[name], kind) for name, kind in kinds.items()) or flags["epochs"] < 1:
         raise ValueError(flags)
-    found = settings(flags, about.teacher)
-    hash(tuple(found.values()))  # raises for what is no plain value
+    own = settings(flags, about.teacher)
+    hash(tuple(own.values()))  # raises for what is no plain value
     return Run(
         folder=folder,
         experiment=re.sub(r"/seed\d+$", "", name),
         seed=flags["seed"],
         flags=flags,
-        settings=found,
+        settings=own,
         val_accuracy=_finite(result.val_accuracy),
         test_accuracy=_finite(result.test_accuracy),
         minutes=_finite(result.train_seconds) / 60,
         images_per_second=_finite(result.images_per_second),
         memory=max(_finite(row["peak_memory_mb"]) for row in log),
         val_accuracies=[_finite(row["val_accuracy"]) for row in log],
-        paths=paths,
-        labels=labels,
-        predictions=predictions,
-        confidences=np.array(probabilities, dtype=float).max(0),
-        correct=np.array(labels) == np.array(predictions),
+        paths=found.paths,
+        classes=found.classes,
+        labels=found.labels,
+        predictions=found.predictions,
+        confidences=test.confidences if found.confidences is None else found.confidences,
+        uncalibrated=test.confidences,
+        log_likelihoods=None if found.confidences is None else test.log_likelihoods,
+        top_accuracy=test.top_accuracy,
     )
 
 
@@ -126,6 +143,11 @@ def _finite(value: Any) -> float:
     if not math.isfinite(float(value)):
         raise ValueError(value)
     return float(value)
+
+
+def _tested_on(run: Run) -> list[tuple[str, str]]:
+    """The test images with their classes."""
+    return [(path, run.classes[label]) for path, label in zip(run.paths, run.labels, strict=True)]
 
 
 def group(runs: Sequence[Run], baseline: str) -> tuple[dict[str, Experiment], list[str]]:
@@ -144,7 +166,7 @@ def group(runs: Sequence[Run], baseline: str) -> tuple[dict[str, Experiment], li
         others = found.setdefault(run.experiment, {})
         first = next(iter(others.values()), run)
         other_flags = sorted(key for key in run.settings if run.settings[key] != first.settings.get(key))
-        if (run.paths, run.labels) != (reference.paths, reference.labels):
+        if _tested_on(run) != _tested_on(reference):
             left_out.append(f"run {run.folder} was tested on other images than {reference.folder}")
         elif other_flags:
             left_out.append(f"run {run.folder} has other flags than {first.folder}: {', '.join(other_flags)}")

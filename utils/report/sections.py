@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from learning.results import MANY_CLASSES, class_table
 from utils.page import Section
 from utils.report.comparison import WORTH_SEEING, Evidence, Finding, takes
-from utils.report.statistics import LEVEL, POWER, Estimate
+from utils.report.confidence import unavoidable_error
+from utils.report.statistics import LEVEL, POWER
 
 
 def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
@@ -22,6 +24,11 @@ def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
         sections.append(_comparisons("Against the nearest relative", text, evidence.against_relative))
     if evidence.effects:
         sections.append(_effects(evidence))
+    if evidence.losses:
+        sections.append(_confidences(evidence))
+    if evidence.losses and evidence.effects:
+        sections.append(_effects_on_confidences(evidence))
+    sections.append(_classes(evidence))
     pictures = {"learning_curves.png": "Validation accuracy by epoch, a panel for each network and optimizer"}
     sections += [Section("Learning curves", pictures=pictures), _how_to_read(evidence)]
     if left_out:
@@ -42,10 +49,8 @@ def _summary(evidence: Evidence) -> Section:
     if shared:
         paragraphs.append(f"All have in common: {', '.join(shared)}.")
     told: dict[str, list[str]] = {}
-    findings = [*evidence.compared, *(effect for effect in evidence.effects if len(effect.pairs) > 1)]
-    for finding in findings:
-        (name, other), *more = finding.pairs
-        what = f"{finding.words} over {len(finding.pairs)} pairs" if more else f"{name} against {other}"
+    findings = _told(evidence)
+    for what, finding in findings:
         told.setdefault(finding.verdict, []).append(f"{what} ({finding.estimate.mean:+.2f} points)")
     for verdict, title in (("helps", "More accurate"), ("hurts", "Less accurate")):
         if verdict in told:
@@ -56,6 +61,17 @@ def _summary(evidence: Evidence) -> Section:
             "and seeds."
         )
     return Section("Which tricks help", paragraphs)
+
+
+def _told(evidence: Evidence) -> list[tuple[str, Finding]]:
+    """The comparisons that the summary tells, in words: of experiments, and of tricks over several pairs."""
+    findings = [*evidence.compared, *(effect for effect in evidence.effects if len(effect.pairs) > 1)]
+    found = []
+    for finding in findings:
+        (name, other), *more = finding.pairs
+        words = f"{finding.words} over {len(finding.pairs)} pairs" if more else f"{name} against {other}"
+        found.append((words, finding))
+    return found
 
 
 def _accuracies(evidence: Evidence) -> Section:
@@ -99,6 +115,68 @@ def _accuracies(evidence: Evidence) -> Section:
     return Section("Accuracy", text, columns, rows, pictures)
 
 
+def _confidences(evidence: Evidence) -> Section:
+    errors = evidence.calibration_errors
+    least = unavoidable_error(evidence.experiments[evidence.baseline])
+    rows = []
+    for name, loss in evidence.losses.items():
+        error = errors.of(name)
+        figures = [f"{loss.mean:.4f}", f"{loss.low:.4f} to {loss.high:.4f}", f"{error.mean:.2f}"]
+        rows.append([name, *figures, f"{error.low:.2f} to {error.high:.2f}"])
+    text = [
+        "Of the probabilities as trained, before a temperature is fitted. The negative log-likelihood is the "
+        "mean of -log p of the right classes, in nats. The calibration error is how far confidences are from "
+        "the share of right ones, in points, in 15 bins of equal size; its interval is of a bootstrap "
+        f"over the test images. If every confidence of {evidence.baseline} were right, so many images "
+        f"would still show an error of about {least:.2f} points. The log-likelihood is a finer measure than "
+        "right or wrong, and may tell apart what accuracy cannot.",
+    ]
+    told = [
+        f"{words} ({'better' if found.estimate.mean > 0 else 'worse'}, {found.estimate.mean:+.4f} nats)"
+        for words, finding in _told(evidence)
+        if (found := evidence.likelihoods.get(finding.pairs)) and found.p < LEVEL <= finding.p
+    ]
+    if told:
+        text.append(f"Told apart by their likelihood, though not by their accuracy: {'; '.join(told)}.")
+    if left_out := [name for name in evidence.experiments if name not in evidence.losses]:
+        text.append(f"Of an older version, with six decimals of each probability: {', '.join(left_out)}.")
+    columns = ["experiment", "negative log-likelihood", "95 % interval", "calibration error", "95 % interval"]
+    return Section("Confidences", text, columns, rows)
+
+
+def _effects_on_confidences(evidence: Evidence) -> Section:
+    errors = evidence.calibration_errors
+    rows = []
+    for effect in evidence.effects:
+        if found := evidence.likelihoods.get(effect.pairs):
+            error = errors.difference(effect.pairs, evidence.seeds_of(effect.pairs))
+            change = [f"{error.mean:+.2f}", f"{error.low:+.2f} to {error.high:+.2f}"]
+            rows.append([effect.words, *_figures(found, digits=4), *change, str(len(effect.pairs))])
+    text = [
+        "The mean over all pairs of experiments that differ by that trick alone: on the log-likelihood, in "
+        "nats, of which more is better, with the same statistics as accuracy and a correction of its own; "
+        "and on the calibration error, in points, of which less is better, without a verdict.",
+    ]
+    columns = ["trick", "nats", *FIGURES[1:], "calibration error", "95 % interval", "pairs"]
+    return Section("The effect of each trick on confidences", text, columns, rows)
+
+
+def _classes(evidence: Evidence) -> Section:
+    """The figures of each class in the run of the best experiment that validated best."""
+    runs = evidence.experiments[evidence.best].runs.values()
+    best = max(runs, key=lambda run: run.val_accuracy)
+    columns, rows, more = class_table(best.confusion, best.classes)
+    text = (
+        f"{best.experiment} with seed {best.seed}, the run of the best experiment that validated best: test "
+        f"accuracy {best.test_accuracy:.2f} %, macro-F1 {best.confusion.macro_f1:.2f} %"
+    )
+    if len(best.classes) > MANY_CLASSES:
+        text += f", top-5 accuracy {best.top_accuracy:.2f} %"
+    return Section(
+        "The best run, class by class", [f"{text}. The worst class comes first{more}."], columns, rows
+    )
+
+
 def _comparisons(title: str, text: str, findings: Sequence[Finding]) -> Section:
     rows = [
         [
@@ -127,10 +205,11 @@ def _effects(evidence: Evidence) -> Section:
 FIGURES = ("points", "95 % interval", "p", "p (Holm)", "verdict")
 
 
-def _figures(finding: Finding) -> list[str]:
-    """The columns `FIGURES`."""
+def _figures(finding: Finding, digits: int = 2) -> list[str]:
+    """The columns `FIGURES`, of which the first is in another unit if the finding is."""
     estimate = finding.estimate
-    figures = [f"{estimate.mean:+.2f}", _interval(estimate), _p(estimate.p), _p(finding.p)]
+    interval = f"{estimate.low:+.{digits}f} to {estimate.high:+.{digits}f}"
+    figures = [f"{estimate.mean:+.{digits}f}", interval, _p(estimate.p), _p(finding.p)]
     return [*figures, finding.verdict]
 
 
@@ -165,10 +244,6 @@ def _how_to_read(evidence: Evidence) -> Section:
 
 def _mean_and_deviation(mean: float, deviation: float) -> str:
     return f"{mean:.2f}" if math.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:+.2f} to {estimate.high:+.2f}"
 
 
 def _p(p: float) -> str:

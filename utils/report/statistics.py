@@ -36,6 +36,7 @@ import numpy as np
 
 LEVEL = 0.05  # of all tests; intervals cover 1 - LEVEL
 POWER = 0.8  # with which `images_needed` and `seeds_needed` would see an effect
+PERCENT = 100.0
 MOST = 10**9  # images or seeds, beyond which no number is enough
 
 
@@ -78,8 +79,8 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """The mean accuracy of an experiment's seeds in percent, and how sure it is."""
+class Mean:
+    """The mean of a figure over an experiment's seeds and images, and how sure it is."""
 
     mean: float
     low: float
@@ -88,8 +89,8 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Estimate(Accuracy):
-    """A difference in accuracy, in points."""
+class Estimate(Mean):
+    """A difference of two experiments, of their accuracy in points."""
 
     p: float  # two-sided, of the hypothesis that there is none
 
@@ -104,12 +105,13 @@ class Estimate(Accuracy):
         return _least(2, lambda seeds: self.spread.of(self.spread.images, seeds).shows(effect))
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """How much more accurate `a` [S, n] is than `b`, each an experiment (bool) or the mean of several.
+def difference(a: np.ndarray, b: np.ndarray, unit: float = PERCENT) -> Estimate:
+    """How much larger `a` [S, n] is than `b`: a figure of an experiment, or the mean over several, in `unit`.
 
-    Of two experiments with one seed p is McNemar's exact one.
+    Of two experiments with one seed p is McNemar's exact one, if the figure is whether an image was
+    classified rightly (bool).
     """
-    sides = 100.0 * a, 100.0 * b
+    sides = unit * a, unit * b
     x = sides[0] - sides[1]
     if not x.any():
         seeds, images = x.shape
@@ -123,7 +125,14 @@ def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
     return Estimate(mean, mean - reach, mean + reach, spread, p)
 
 
-def accuracy(right: np.ndarray) -> Accuracy:
+def mean_figure(x: np.ndarray) -> Mean:
+    """That of any figure of the images, [S, n], whatever seeds may share with other experiments."""
+    spread = _spread(x, (x,))
+    mean, reach = float(x.mean()), spread.reach(careful=False)
+    return Mean(mean, mean - reach, mean + reach, spread)
+
+
+def accuracy(right: np.ndarray) -> Mean:
     """The accuracy of one experiment [S, n], whatever seeds may share with other experiments.
 
     The interval is Wilson's (1927, JASA 22: 209) for as many images as would make the variance that is
@@ -134,14 +143,14 @@ def accuracy(right: np.ndarray) -> Accuracy:
     q is at least that of 2 n S independent images, since seeds that are equally good by luck say nothing,
     and where no image is wrong, or none right, that of n images: z^2 / n.
     """
-    x = 100.0 * right
+    x = PERCENT * right
     spread = _spread(x, (x,))
     mean, reach, room = right.mean(), spread.reach(careful=False) / 100, right.mean() * (1 - right.mean())
     of_one = student_quantile(1 - LEVEL / 2, math.inf) ** 2
     q = max(reach**2 / room, of_one / (2 * right.size)) if room else of_one / right.shape[1]
     middle, half = mean + q / 2, math.sqrt(room * q + q**2 / 4)
     low, high = (100 * (middle + side) / (1 + q) for side in (-half, half))
-    return Accuracy(100 * mean, low, high, spread)
+    return Mean(100 * mean, low, high, spread)
 
 
 def _spread(x: np.ndarray, parts: Sequence[np.ndarray]) -> Spread:

@@ -1,10 +1,13 @@
 """A run's folder: what is in it, and who may write there."""
 
+import json
+from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from utils.errors import UserError
+from utils.run.files import write_json
 
 RECORDS = ("args.json", "last.pt", "best.pt", "result.json")  # any of them makes a folder a run's
 OUTPUTS = (
@@ -14,9 +17,11 @@ OUTPUTS = (
     "evaluation.json",
     "learning_curve.png",
     "confusion_matrix.png",
+    "reliability.png",
     "events.out.tfevents.*",
     ".*.part",
 )
+MADE = "made_of_weights.json"  # names of the files that were made with the weights of the run
 
 
 class RunFolder:
@@ -38,6 +43,13 @@ class RunFolder:
         """Whether the run here has come to its end: result.json is the last file it writes."""
         return (self.path / "result.json").exists()
 
+    def refuse_unfinished(self) -> None:
+        """Raise `UserError` unless the run here has come to its end."""
+        if not self.finished:
+            started = any((self.path / name).exists() for name in RECORDS)
+            what = "is not finished; go on with it first, by --resume" if started else "holds no run"
+            raise UserError(f"{self.path} {what}")
+
     def refuse_another_run(self) -> None:
         """Raise `UserError` if a run was started here, which a new one would destroy."""
         if any((self.path / name).exists() for name in RECORDS):
@@ -57,6 +69,33 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""
+        self.clear_made()
         for pattern in OUTPUTS:
             for path in self.path.glob(pattern):
                 path.unlink()
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file lies, or would lie, right in this folder."""
+        return path.resolve().parent == self.path.resolve()
+
+    def refuse_to_replace(self, path: Path, flag: str) -> None:
+        """Raise `UserError` if the file that the flag names is one of the run's own."""
+        if self.holds(path) and any(fnmatch(path.name, pattern) for pattern in (*OUTPUTS, MADE)):
+            raise UserError(f"{flag} {path} is a file of the run itself; name another")
+
+    def note_made(self, *paths: Path) -> None:
+        """Remember the files that will lie here: made with the weights, they go when these change."""
+        if made := [path.name for path in paths if self.holds(path)]:
+            write_json(self / MADE, sorted({*self._made(), *made}))
+
+    def clear_made(self) -> None:
+        """Remove what was made with the weights, which change now."""
+        for name in self._made():
+            (self / name).unlink(missing_ok=True)
+        (self / MADE).unlink(missing_ok=True)
+
+    def _made(self) -> list[str]:
+        try:
+            return [PurePath(name).name for name in json.loads((self / MADE).read_text("utf-8"))]
+        except (OSError, ValueError, TypeError):  # there is none, or it is damaged
+            return []

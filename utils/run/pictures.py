@@ -17,6 +17,8 @@ from utils.text import visible
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 TRAIN, VALIDATION, AVERAGE = BLUE, VERMILION, GREEN
 
+RELIABILITY_BINS = 15
+
 rcParams["text.parse_math"] = False  # names of classes and runs may have dollar signs
 
 
@@ -76,6 +78,34 @@ def learning_curve(path: Path, history: Sequence[dict], best: Mapping[str, Any],
         zorder=3,
     )
     axes.legend(frameon=False)
+    save(figure, path)
+
+
+def reliability(path: Path, found: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> None:
+    """Draw how many of the images of about equal confidence are right, and how the confidences are spread.
+
+    `found` maps what the confidences are to them, [n], and to which predictions are right, bool [n].
+    """
+    figure = Figure(figsize=(5.4, 6), layout="constrained")
+    figure.suptitle(visible(title))
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot((0, 100), (0, 100), color="#888888", linestyle=":", label="as it should be")
+    for (name, (confidences, correct)), (colour, style) in zip(
+        found.items(), ((BLUE, "--"), (VERMILION, "-")), strict=True
+    ):
+        order = np.argsort(confidences, kind="stable")
+        bins = [part for part in np.array_split(order, RELIABILITY_BINS) if len(part)]
+        means = [(100 * confidences[part].mean(), 100 * correct[part].mean()) for part in bins]
+        axes.plot(*zip(*means, strict=True), style, color=colour, marker="o", markersize=4, label=name)
+        edges = np.linspace(0, 100, 41)
+        below.hist(100 * confidences, edges, histtype="step", color=colour, linestyle=style)
+    axes.set_ylabel(f"Right predictions (%), in {RELIABILITY_BINS} bins of equal size")
+    axes.legend(frameon=False)
+    below.set_xlabel("Confidence (%)")
+    below.set_ylabel("Test images")
+    for each in (axes, below):
+        each.grid(alpha=0.3)
+        each.spines[["top", "right"]].set_visible(False)
     save(figure, path)
 
 

@@ -43,6 +43,9 @@ class Weights(About):
     epoch: int
     step: int
     best: Mapping[str, Any] | None  # the figures of the best epoch so far
+    # Of a run that has ended: a `Calibration`.
+    temperature: float | None = None
+    thresholds: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,13 @@ class Result:
     test_loss: float | None = None
     test_balanced_accuracy: float | None = None
     test_accuracy_per_class: Mapping[str, float] | None = None
+    per_class: Mapping[str, Mapping[str, float | None]] | None = None  # precision, recall and f1
+    macro_f1: float | None = None
+    top5_accuracy: float | None = None  # of more than 20 classes
+    temperature: float | None = None  # as the next ones, of calibrated confidences
+    calibration_error: float | None = None
+    calibration_error_uncalibrated: float | None = None
+    accept: Mapping[str, Mapping[str, float] | None] | None = None  # by the shares that are to be right
     test_accuracy_last: float | None = None  # with the last weights
     split_sizes: Mapping[str, int] | None = None
     skipped_images: int | None = None

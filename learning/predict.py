@@ -1,0 +1,161 @@
+"""New images: the class of each as a row of a CSV file, and what there is to say of all of them."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from tqdm import tqdm
+
+from learning.calibration import SHARES
+from learning.classifier import Classifier
+from learning.evaluation import Confusion, at_temperature
+from learning.results import class_lines, nine_digits, probability_columns
+from utils.data.batches import Loader, in_order
+from utils.data.images import DecodedImages
+from utils.data.loose import LooseImages
+from utils.text import cell, markdown_table, visible
+
+UNREADABLE = -1  # in the place of a class
+ONE_BY_ONE = 20  # images
+LEAST_CERTAIN = 5
+CLASSES_SHOWN = 20
+
+
+@dataclass
+class Predictions:
+    """What a classifier makes of n images, in their order."""
+
+    images: LooseImages
+    predictions: np.ndarray  # int64 [n]
+    confidences: np.ndarray  # calibrated, float64 [n], NaN for what cannot be read
+    errors: dict[int, str]  # why an image cannot be read
+    threshold: float | None  # of the confidence, below which a prediction is uncertain
+
+    @property
+    def from_uncertain(self) -> np.ndarray:
+        """The numbers of the images that could be read, the least certain ones first."""
+        order = np.argsort(self.confidences, kind="stable")
+        return order[: len(order) - len(self.errors)]
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """The numbers of those that could be read and whose class is known."""
+        return np.flatnonzero((self.images.labels >= 0) & (self.predictions != UNREADABLE))
+
+    def confusion(self, classes: int) -> Confusion:
+        """Which classes were taken for which, among the labelled images."""
+        known = self.labelled
+        return Confusion.of(self.images.labels[known], self.predictions[known], classes)
+
+
+def threshold_of(classifier: Classifier) -> tuple[str, float] | None:
+    """The surest share of right predictions that the validation images could show, with its threshold."""
+    thresholds = classifier.calibration.thresholds
+    for key in sorted(SHARES, reverse=True):
+        threshold = thresholds.get(key)
+        if threshold is not None:
+            return key, threshold
+    return None
+
+
+def open_loose(
+    classifier: Classifier, images: LooseImages, num_workers: int, check: Callable[[], None]
+) -> tuple[Loader, DecodedImages]:
+    """The images for the classifier, and their source, which knows those that could not be read."""
+    source = DecodedImages(images.paths, classifier.frame, num_workers, tolerate=True)
+    return Loader(source, images.labels, classifier.device, check), source
+
+
+def predict(
+    classifier: Classifier,
+    images: LooseImages,
+    file: IO[str],
+    batch_size: int,
+    num_workers: int,
+    check: Callable[[], None],
+) -> Predictions:
+    """Classify the images and write a row for each into the CSV file."""
+    loader, source = open_loose(classifier, images, num_workers, check)
+    numbers = np.arange(len(images.paths))
+    with_labels = bool((images.labels >= 0).any())
+    surest = threshold_of(classifier)
+    threshold = surest[1] if surest else None
+    predictions = np.full(len(numbers), UNREADABLE)
+    confidences = np.full(len(numbers), np.nan)
+
+    writer = csv.writer(file)
+    titles = ["path", *["label"] * with_labels, "prediction", "confidence", "uncertain", "error"]
+    writer.writerow([*titles, *probability_columns(classifier.classes)])
+    batches = zip(in_order(numbers, batch_size), loader(in_order(numbers, batch_size)), strict=True)
+    with tqdm(total=len(numbers), desc="predicting", unit=" images", disable=None, leave=False) as bar:
+        for batch, (pixels, *_) in batches:
+            found = classifier.log_probabilities(pixels)
+            sure = np.exp(at_temperature(found, classifier.calibration.temperature)).max(1)
+            for number, prediction, confidence, row in zip(
+                batch, found.argmax(1), sure, np.exp(found), strict=True
+            ):
+                label = images.labels[number]
+                told = [cell(images.names[number])]
+                if with_labels:
+                    told.append(cell(classifier.classes[label]) if label >= 0 else "")
+                if number in source.unreadable:
+                    error = cell(visible(source.unreadable[number]))
+                    writer.writerow([*told, "", "", "", error, *[""] * len(row)])
+                    continue
+                predictions[number], confidences[number] = prediction, confidence
+                uncertain = "" if threshold is None else "true" if confidence < threshold else "false"
+                told += [cell(classifier.classes[prediction]), nine_digits(confidence), uncertain, ""]
+                writer.writerow([*told, *map(nine_digits, row)])
+            bar.update(len(batch))
+    return Predictions(images, predictions, confidences, source.unreadable, threshold)
+
+
+def summary(found: Predictions, classes: Sequence[str], surest: tuple[str, float] | None) -> Iterator[str]:
+    """What there is to say of the predictions, for the console."""
+    images = found.images
+    if found.errors:
+        worst = [f"{visible(images.names[n])} ({visible(found.errors[n])})" for n in list(found.errors)[:3]]
+        more = f" and {len(found.errors) - 3} more" if len(found.errors) > 3 else ""
+        yield f"warning  {len(found.errors)} images cannot be read: {'; '.join(worst)}{more}"
+    read = found.from_uncertain
+    counts = np.bincount(found.predictions[read], minlength=len(classes))
+    most = [label for label in np.argsort(-counts, kind="stable")[:CLASSES_SHOWN] if counts[label]]
+    rows = [[visible(classes[label]), str(counts[label])] for label in most]
+    if rows:
+        left = int(np.count_nonzero(counts)) - len(most)
+        yield f"\n{markdown_table(['predicted class', 'images'], rows)}" + f"\nand {left} more" * (left > 0)
+    one_by_one = len(images.paths) <= ONE_BY_ONE
+    shown = np.sort(read) if one_by_one else read[:LEAST_CERTAIN]
+    rows = [
+        [
+            f"{100 * found.confidences[n]:.1f}",
+            visible(classes[found.predictions[n]]),
+            visible(images.names[n]),
+        ]
+        for n in shown
+    ]
+    if rows:
+        title = "image" if one_by_one else "least certain"
+        yield f"\n{markdown_table(['confidence, %', 'prediction', title], rows)}"
+    if len(found.labelled):
+        confusion = found.confusion(len(classes))
+        yield f"\n{class_lines(confusion, classes)}"
+        yield f"accuracy {confusion.accuracy:.2f} % of {len(found.labelled)} images in folders of their class"
+    if surest:
+        key, threshold = surest
+        below = int((found.confidences[read] < threshold).sum())
+        yield (
+            f"{below} of {len(read)} predictions are uncertain: below {threshold:g}, from where on {key} % "
+            "of the validation images are right"
+        )
+    else:
+        yield "no prediction is marked as uncertain: the validation images show no threshold"
+
+
+def say_passed_by(images: LooseImages) -> None:
+    """Say which files in the folders were not taken for images."""
+    if images.passed_by:
+        endings = ", ".join(f"{visible(end) or 'none'} {n}" for end, n in images.passed_by.most_common(5))
+        print(f"data     {images.passed_by.total()} files are not called like images, by endings: {endings}")
