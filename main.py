@@ -31,9 +31,15 @@ def main(argv: list[str] | None = None) -> int:
             if mode == "train" and not (args.resume or args.overwrite):
                 folder.refuse_another_run()
 
-            from learning import run
+            from learning import run, use
 
-            getattr(run, mode)(args, folder, stop.check)
+            modes = {
+                "train": run.train,
+                "evaluate": run.evaluate,
+                "predict": use.predict,
+                "export": use.export,
+            }
+            modes[mode](args, folder, stop.check)
         return 0
     except OSError as error:
         place = Path(args.checkpoint_dir, args.checkpoint_name)

@@ -11,6 +11,7 @@ PICTURE = ROOT / "docs/imports.svg"
 PARTS = {
     "main": "the command line",
     "learning.run": "train, test",
+    "learning.use": "predict, export",
     "options": "all flags",
     "learning.tricks": "the table of tricks",
     "learning": "step, epochs, classifier",

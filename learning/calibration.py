@@ -53,7 +53,7 @@ def fit_temperature(validation: Evaluation) -> float:
         return 1.0
     z = validation.log_probabilities
     low, high = COLDEST, HOTTEST
-    for _ in range(45):
+    for _ in range(30):
         middle = math.sqrt(low * high)
         probabilities = validation.at(middle).probabilities
         too_cold = (probabilities * z).sum(1).mean() > validation.log_likelihoods.mean()

@@ -21,7 +21,7 @@ SIDE = 192  # pixels an image is shown with, or more
 OPACITY = 0.7  # of the heat map where it is hottest
 
 
-def explain(classifier: Classifier, found: Predictions, num_workers: int, check: Callable[[], None]) -> str:
+def explained(classifier: Classifier, found: Predictions, num_workers: int, check: Callable[[], None]) -> str:
     """The page, as HTML: the least certain images first, at most `MOST` of them."""
     shown = found.from_uncertain[:MOST]
     count = len(found.from_uncertain)

@@ -189,7 +189,7 @@ class Proof:
 
 
 def prove(classifier: Classifier, runtime: Runtime, batches: Iterable[tuple]) -> tuple[Proof, np.ndarray]:
-    """Compare on batches of (images uint8 [N, 3, S, S], ...); with our log-probabilities [n, K]."""
+    """Compare on batches of (images uint8 [N, 3, S, S], ...); with our probabilities as trained, [n, K]."""
     ours, theirs, times = [], [], np.zeros(2)
     for images, *_ in batches:
         exported = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
@@ -204,16 +204,17 @@ def prove(classifier: Classifier, runtime: Runtime, batches: Iterable[tuple]) ->
     found = np.concatenate(theirs)
     differences = np.abs(found - expected)
     speeds = len(expected) / times
-    return Proof(
+    proof = Proof(
         len(expected),
         float(differences.max()),
         float(differences.mean()),
-        changed(expected, found),
+        changed_predictions(expected, found),
         *map(float, speeds),
-    ), log_probabilities
+    )
+    return proof, np.exp(log_probabilities)
 
 
-def changed(a: np.ndarray, b: np.ndarray) -> int:
+def changed_predictions(a: np.ndarray, b: np.ndarray) -> int:
     """How many predictions of two sets of probabilities [n, K] differ, where neither has a tie of the two."""
     rows, of_a, of_b = np.arange(len(a)), a.argmax(1), b.argmax(1)
     tie = (a[rows, of_a] == a[rows, of_b]) | (b[rows, of_a] == b[rows, of_b])
@@ -228,7 +229,7 @@ def refuse_missing_packages(suffix: str) -> None:
         )
 
 
-def export(
+def export_proved(
     classifier: Classifier, path: Path, metadata: Metadata, batches: Iterable[tuple]
 ) -> tuple[Proof, np.ndarray]:
     """Write the file, whole and proved on the test images, or not at all; see `prove`.
@@ -239,14 +240,14 @@ def export(
     with replacing(path) as file:
         file.write(write(classifier, metadata))
         file.flush()
-        proof, log_probabilities = prove(classifier, run(Path(file.name), classifier), batches)
+        proof, probabilities = prove(classifier, run(Path(file.name), classifier), batches)
         if not proof.greatest_difference < TOLERANCE or proof.changed_predictions:
             raise RunFailed(
                 f"{path} is not written: its probabilities differ from this program's by up to "
                 f"{proof.greatest_difference:.2g}, on {proof.images} test images, of which "
                 f"{proof.changed_predictions} are classified otherwise"
             )
-    return proof, log_probabilities
+    return proof, probabilities
 
 
 def metadata_of(classifier: Classifier, about: Mapping[str, object]) -> Metadata:

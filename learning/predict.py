@@ -1,7 +1,7 @@
 """New images: the class of each as a row of a CSV file, and what there is to say of all of them."""
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -68,7 +68,7 @@ def open_loose(
     return Loader(source, images.labels, classifier.device, check), source
 
 
-def predict(
+def classify(
     classifier: Classifier,
     images: LooseImages,
     file: IO[str],
@@ -79,14 +79,13 @@ def predict(
     """Classify the images and write a row for each into the CSV file."""
     loader, source = open_loose(classifier, images, num_workers, check)
     numbers = np.arange(len(images.paths))
-    with_labels = bool((images.labels >= 0).any())
     surest = threshold_of(classifier)
     threshold = surest[1] if surest else None
     predictions = np.full(len(numbers), UNREADABLE)
     confidences = np.full(len(numbers), np.nan)
 
     writer = csv.writer(file)
-    titles = ["path", *["label"] * with_labels, "prediction", "confidence", "uncertain", "error"]
+    titles = ["path", *["label"] * images.labelled, "prediction", "confidence", "uncertain", "error"]
     writer.writerow([*titles, *probability_columns(classifier.classes)])
     batches = zip(in_order(numbers, batch_size), loader(in_order(numbers, batch_size)), strict=True)
     with tqdm(total=len(numbers), desc="predicting", unit=" images", disable=None, leave=False) as bar:
@@ -98,7 +97,7 @@ def predict(
             ):
                 label = images.labels[number]
                 told = [cell(images.names[number])]
-                if with_labels:
+                if images.labelled:
                     told.append(cell(classifier.classes[label]) if label >= 0 else "")
                 if number in source.unreadable:
                     error = cell(visible(source.unreadable[number]))
@@ -112,13 +111,13 @@ def predict(
     return Predictions(images, predictions, confidences, source.unreadable, threshold)
 
 
-def summary(found: Predictions, classes: Sequence[str], surest: tuple[str, float] | None) -> Iterator[str]:
+def summary(found: Predictions, classifier: Classifier) -> Iterator[str]:
     """What there is to say of the predictions, for the console."""
-    images = found.images
+    images, classes = found.images, classifier.classes
     if found.errors:
-        worst = [f"{visible(images.names[n])} ({visible(found.errors[n])})" for n in list(found.errors)[:3]]
+        some = [f"{visible(images.names[n])} ({visible(found.errors[n])})" for n in list(found.errors)[:3]]
         more = f" and {len(found.errors) - 3} more" if len(found.errors) > 3 else ""
-        yield f"warning  {len(found.errors)} images cannot be read: {'; '.join(worst)}{more}"
+        yield f"warning  cannot be read: {len(found.errors)} images, {'; '.join(some)}{more}"
     read = found.from_uncertain
     counts = np.bincount(found.predictions[read], minlength=len(classes))
     most = [label for label in np.argsort(-counts, kind="stable")[:CLASSES_SHOWN] if counts[label]]
@@ -143,15 +142,15 @@ def summary(found: Predictions, classes: Sequence[str], surest: tuple[str, float
         confusion = found.confusion(len(classes))
         yield f"\n{class_lines(confusion, classes)}"
         yield f"accuracy {confusion.accuracy:.2f} % of {len(found.labelled)} images in folders of their class"
-    if surest:
+    if surest := threshold_of(classifier):
         key, threshold = surest
         below = int((found.confidences[read] < threshold).sum())
         yield (
-            f"{below} of {len(read)} predictions are uncertain: below {threshold:g}, from where on {key} % "
-            "of the validation images are right"
+            f"uncertain: {below} of {len(read)} predictions, below {100 * threshold:g} % confidence, from\n"
+            f"which on {key} % of the validation images are right"
         )
     else:
-        yield "no prediction is marked as uncertain: the validation images show no threshold"
+        yield "uncertain: none is marked, since the validation images show no threshold"
 
 
 def say_passed_by(images: LooseImages) -> None:

@@ -245,8 +245,8 @@ class Rolled(nn.Module):
 def test_exact_ties_are_no_changed_predictions():
     a = np.array([[0.4, 0.4, 0.2], [0.6, 0.3, 0.1], [0.45, 0.4500001, 0.1]])
     b = np.array([[0.39, 0.41, 0.2], [0.2, 0.7, 0.1], [0.45, 0.45, 0.1]])
-    assert export.changed(a, b) == 1
-    assert export.changed(b, a) == 1
+    assert export.changed_predictions(a, b) == 1
+    assert export.changed_predictions(b, a) == 1
 
 
 def test_predictions_of_another_precision_are_compared_and_do_not_refuse(program, tmp_path, capsys):
@@ -295,7 +295,7 @@ def test_other_test_images_are_told(used, shapes, tmp_path, capsys):
     shutil.copytree(shapes, more)
     shutil.copy(more / TEST / "circle/000.png", more / TEST / "circle/new.png")
     assert used("run", "--export", str(tmp_path / "network.pt2"), "--data_dir", str(more)) == 0
-    assert "no longer those of the run" in capsys.readouterr().out
+    assert "predictions.csv is not of these test images" in capsys.readouterr().out
     told = json.loads((used.run("run") / "export.json").read_text())
     assert told["images"] == 19
     assert "run_greatest_difference" not in told

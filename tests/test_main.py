@@ -361,7 +361,8 @@ LAYERS = (
     ("learning.tricks",),
     ("options",),
     ("utils.benchmark", "utils.report", "learning.run"),
-    ("utils.batch", "main"),
+    ("utils.batch", "learning.use"),
+    ("main",),
 )
 
 

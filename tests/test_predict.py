@@ -92,10 +92,8 @@ def test_what_is_below_the_threshold_is_uncertain(used, shapes, capsys):
         expected = ["true" if float(row["confidence"]) < thresholds[key] else "false" for row in rows]
         assert [row["uncertain"] for row in rows] == expected
         count = expected.count("true")
-        assert (
-            f"{count} of 18 predictions are uncertain: below {thresholds[key]:g}, from where on {key} %"
-            in capsys.readouterr().out
-        )
+        words = f"uncertain: {count} of 18 predictions, below {100 * thresholds[key]:g} % confidence, from"
+        assert f"{words}\nwhich on {key} % of" in capsys.readouterr().out
 
 
 def test_images_that_cannot_be_read_are_rows_and_change_no_other(used, shapes, tmp_path, capsys):
@@ -110,7 +108,7 @@ def test_images_that_cannot_be_read_are_rows_and_change_no_other(used, shapes, t
     assert used("run", "--predict", str(folder), "--explain") == 0
     out = capsys.readouterr().out
     assert out.count("cannot be read") == 1
-    assert "warning  2 images cannot be read: circle/002.png (cannot identify image file" in out
+    assert "warning  cannot be read: 2 images, circle/002.png (cannot identify image file" in out
     for row, own in zip(rows_of(used.run("run") / "predicted.csv"), before, strict=True):
         if row["path"] in ("circle/002.png", "plain/000.png"):
             assert row.pop("error")
@@ -126,7 +124,7 @@ def test_nothing_can_be_read_and_still_there_is_an_answer(used, tmp_path, capsys
     assert used("run", "--predict", str(tmp_path / "bad.jpg"), "--explain") == 0
     (row,) = rows_of(used.run("run") / "predicted.csv")
     assert (row["path"], row["prediction"]) == (str(tmp_path / "bad.jpg"), "")
-    assert "warning  1 images cannot be read" in capsys.readouterr().out
+    assert "warning  cannot be read: 1 images" in capsys.readouterr().out
 
 
 def test_names_are_as_given_or_below_the_folder(tmp_path):
@@ -201,6 +199,14 @@ def test_the_files_of_the_run_are_not_replaced(used, shapes, capsys):
     assert used("run", "--predict", str(shapes), "--output", str(log), "--overwrite") == 2
     assert "is a file of the run itself" in capsys.readouterr().err
     assert log.read_text() == content
+
+
+def test_nothing_is_left_of_an_earlier_prediction(used, shapes):
+    assert used("run", "--predict", str(shapes / TEST), "--explain") == 0
+    assert used("run", "--predict", str(shapes / TEST / "circle")) == 0
+    left = {path.name for path in used.run("run").iterdir()}
+    assert "predicted.csv" in left
+    assert not left & {"explained.html", "predicted_confusion_matrix.png"}
 
 
 def test_a_stopped_prediction_leaves_the_old_file(used, shapes, monkeypatch):

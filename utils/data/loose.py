@@ -28,6 +28,11 @@ class LooseImages:
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     passed_by: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the class of any image is known."""
+        return bool((self.labels >= 0).any())
+
 
 def find_images(given: Sequence[str], classes: Sequence[str]) -> LooseImages:
     """The files among `given`, and all images below the folders; "-" stands for the lines of standard input.
@@ -40,22 +45,24 @@ def find_images(given: Sequence[str], classes: Sequence[str]) -> LooseImages:
     folders: list[str] = []  # that of each image, or ""
     for text in given:
         for path in standard_input() if text == STANDARD_INPUT else (text,):
-            if not os.path.isdir(path):
-                if text != STANDARD_INPUT and not os.path.exists(path):
-                    raise UserError(f"--predict {path}: no such file or folder")
+            listed = text == STANDARD_INPUT
+            is_folder = os.path.isdir(path)
+            files = sorted(files_below(Path(path))) if is_folder else []
+            images = list(filter(is_image, files))
+            if not (images or listed) and (is_folder or not os.path.exists(path)):
+                raise UserError(
+                    f"--predict {path}: no {'images there' if is_folder else 'such file or folder'}"
+                )
+            if not images:
                 found.paths.append(Path(path))
                 found.names.append(path)
                 folders.append("")
                 continue
-            files = sorted(files_below(Path(path)))
-            images = list(filter(is_image, files))
-            if not images:
-                raise UserError(f"--predict {path}: no images there")
             found.paths += images
             found.names += [image.relative_to(path).as_posix() for image in images]
             folders += [path] * len(images)
             found.passed_by.update(file.suffix.lower() for file in files if not is_image(file))
-    if not found.paths:
+    if not found.paths:  # nothing was listed
         raise UserError("--predict: standard input names no images")
     numbers = {name: number for number, name in enumerate(classes)}
     found.labels = np.array(

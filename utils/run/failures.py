@@ -38,7 +38,7 @@ def explained_failures(batch_size: int) -> Iterator[None]:
         elif "DataLoader worker" in str(error):  # torch raises it wherever the run is at that moment
             message = (
                 "a process that decodes images was killed, perhaps for want of memory; go on with "
-                "--resume and fewer --num_workers"
+                "--resume, or give --predict again, and fewer --num_workers"
             )
         elif "Expected more than 1 value per channel" in str(error):
             message = (
