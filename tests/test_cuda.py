@@ -16,6 +16,7 @@ import torch
 from learning.augment import Augment, Flip, Normalise, RandomErasing
 from learning.crop import RandomResizedCrop
 from learning.randaugment import RandAugment
+from learning.results import read_predictions
 from learning.setup import assemble, make_fit, make_trainer
 from network.evonorm import EvoNormB0, EvoNormS0
 from options import parse_args
@@ -168,6 +169,21 @@ def test_evonorm_takes_little_more_memory_than_batchnorm(program, capsys, model)
         shown = ", ".join(f"{norm} {peak:.1f}" for norm, peak in peaks.items())
         print(f"\n{model}, 64 images of 256 x 256 pixels, GB at the peak of a step: {shown}")
     assert peaks["evonorm"] <= 1.6 * peaks["batchnorm"]
+
+
+def test_a_run_is_put_to_use(program):
+    """New images get the digits of the run, on a page with heat maps, and the export is that of a CPU."""
+    flags = ("--deterministic", "--crop", "center", "--tta", "flip", "--model", "EfficientNet-B0")
+    assert program("run", *RUN, *flags) == 0
+    test = str(program.data / "seg_test/seg_test")
+    assert program("run", "--predict", test, "--explain", "--num_workers", "2", "--device", DEVICE) == 0
+    own, found = (
+        read_predictions(program.run("run") / name) for name in ("predictions.csv", "predicted.csv")
+    )
+    np.testing.assert_array_equal(found.probabilities, own.probabilities)
+    np.testing.assert_array_equal(found.confidences, own.confidences)
+    assert (program.run("run") / "explained.html").read_text().count("<article>") == len(own.paths)
+    assert program("run", "--export", str(program.folder / "network.onnx")) == 0
 
 
 def test_two_runs_beside_each_other(program):
