@@ -69,7 +69,8 @@ def write_results(
     write_json(folder / "result.json", as_content(result))
     average = ", average" if best["weights"] == "ema" else ""
     balanced = f" (balanced {test.balanced_accuracy:.2f} %)" if "val_balanced_accuracy" in best else ""
-    print(f"\n{class_lines(test.confusion, dataset.classes)}\n")
+    top = f"top-5 accuracy {result.top5_accuracy:.2f} %\n" if result.top5_accuracy is not None else ""
+    print(f"\n{class_lines(test.confusion, dataset.classes)}\n{top}")
     for line in calibration_lines(result, sizes["val"]):
         print(line)
     print(
@@ -145,7 +146,7 @@ def class_table(confusion: Confusion, classes: Sequence[str]) -> tuple[list[str]
         [classes[label], str(confusion.sizes[label]), *(_percent(each[label]) for each in columns)]
         for label in shown[:MANY_CLASSES]
     ]
-    more = f"; {len(shown) - MANY_CLASSES} more classes are better" if len(shown) > MANY_CLASSES else ""
+    more = f"; the {MANY_CLASSES} worst of {len(shown)} classes" if len(shown) > MANY_CLASSES else ""
     return ["class", "images", "precision, %", "recall, %", "F1, %"], rows, more
 
 

@@ -90,7 +90,8 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
         for line in summary(found, classifier):
             print(line)
         if files:
-            print(f"written: {', '.join(visible(file) for file in files if file.exists())}")
+            names = ", ".join(visible(file.name) for file in files if file.exists())
+            print(f"written to {visible(place.parent)}: {names}")
 
 
 def csv_file(path: Path) -> AbstractContextManager[IO[str]]:
