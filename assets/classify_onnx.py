@@ -13,7 +13,10 @@ size = about["image_size"]
 for path in sys.argv[2:]:
     with Image.open(path) as file:
         file.draft("RGB", (2 * size, 2 * size))  # decode a large JPEG at a fraction of its size
-        image = ImageOps.exif_transpose(file).convert("RGB")
+        image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I;16"):  # of 16 bits the upper 8
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("RGB")
     resize = ImageOps.fit if about["crop"] else Image.Image.resize  # the middle square, or squeezed
     pixels = np.asarray(resize(image, (size, size), Image.Resampling.BILINEAR))
     probabilities = session.run(["probabilities"], {"images": pixels[None]})[0][0]

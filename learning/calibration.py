@@ -61,6 +61,11 @@ def fit_temperature(validation: Evaluation) -> float:
     return middle
 
 
+def at_limit(temperature: float) -> str:
+    """What there is to add where none between the limits is the best."""
+    return ", its limit" if min(temperature / COLDEST, HOTTEST / temperature) < 1 + 1e-6 else ""
+
+
 def calibration_error(
     confidences: np.ndarray, correct: np.ndarray, counts: np.ndarray | None = None
 ) -> np.ndarray:
@@ -70,7 +75,8 @@ def calibration_error(
 
         ECE = sum_bins |sum_(image in bin) (correct - confidence)| / n.
 
-    `counts` says how often each image is taken, n times in all, for a bootstrap.
+    `counts` says how often each image is taken, n times in all, for a bootstrap; an image that is taken
+    several times is not divided between two bins.
     """
     order = np.argsort(confidences, kind="stable")
     gaps = 100.0 * (correct - confidences)[order]
@@ -90,17 +96,25 @@ def accept_threshold(confidences: np.ndarray, correct: np.ndarray, share: float)
     `LEVEL` though several are tried: their order does not depend on what is right. One holds if the lower
     bound of Clopper and Pearson (1934, Biometrika 26: 404) at 95 % is no less than the share. Those that too
     few images reach for that, even with all of them right, are passed by.
+
+    That is so for images that decided nothing. The best epoch and the temperature were chosen on the
+    validation images, which flatters a threshold: what it does on the test images is told beside it.
     """
     last = None
     for threshold in THRESHOLDS:
-        accepted = confidences >= threshold
-        count, errors = int(accepted.sum()), int((accepted & ~correct).sum())
+        sure = accepted(confidences, threshold)
+        count, errors = int(sure.sum()), int((sure & ~correct).sum())
         if too_few(count, share):
             continue
         if _chance_of_at_most(errors, count, 1 - share) > LEVEL:
             break
         last = threshold
     return last
+
+
+def accepted(confidences: np.ndarray, threshold: float) -> np.ndarray:
+    """Which predictions are sure enough, bool [n]."""
+    return confidences >= threshold
 
 
 def too_few(images: int, share: float) -> bool:

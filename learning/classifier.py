@@ -5,7 +5,6 @@ for name, probabilities in classifier.classify(["a.jpg", "b.jpg"]):
     print(name, probabilities)  # the class, and {class: calibrated probability}
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from learning.augment import Normalise
-from learning.calibration import Calibration
+from learning.calibration import COLDEST, HOTTEST, Calibration
 from learning.crop import center_crop
 from learning.evaluation import Evaluation, at_temperature
 from learning.evaluator import View, evaluate, log_probabilities
@@ -71,8 +70,12 @@ class Classifier:
             flags = weights.flags
             DTYPES[weights.precision], index(flags["image_size"])  # raise for what is none
             temperature = 1.0 if weights.temperature is None else float(weights.temperature)
-            if not 0 < temperature < math.inf:
+            if not COLDEST <= temperature <= HOTTEST:
                 raise ValueError(temperature)
+            thresholds = {
+                key: None if value is None else float(value)
+                for key, value in dict(weights.thresholds or {}).items()
+            }
             network = build_network(flags["model"], len(weights.classes), norm=flags["norm"])
             network.load_state_dict(weights.network)
             network.to(device).to(memory_format=MEMORY_FORMATS[weights.memory_format])
@@ -86,7 +89,7 @@ class Classifier:
                 device,
                 weights.precision,
                 weights.memory_format,
-                Calibration(temperature, weights.thresholds or {}),
+                Calibration(temperature, thresholds),
             )
 
     @property

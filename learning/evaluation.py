@@ -126,9 +126,9 @@ class Evaluation:
 
     @property
     def top_accuracy(self) -> float:
-        """The share of images whose class is among the `TOP` most probable ones."""
-        better = self.log_probabilities > self.log_likelihoods[:, None]
-        return 100 * float((better.sum(1) < TOP).mean())
+        """The share of images whose class is among the `TOP` most probable; of equal ones the last."""
+        ranks = (self.log_probabilities >= self.log_likelihoods[:, None]).sum(1)
+        return 100 * float((ranks <= TOP).mean())
 
 
 def at_temperature(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:

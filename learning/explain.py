@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 
+from learning.calibration import accepted
 from learning.classifier import Classifier
 from learning.evaluation import at_temperature
 from learning.gradcam import heat_maps
 from learning.predict import Predictions, open_loose
 from utils.data.batches import in_order
 from utils.page import Section, pixels_as_image, text, to_page
+from utils.text import count
 
 MOST = 200  # images on a page, which is one file that holds them all
 AT_ONCE = 16
@@ -24,12 +26,13 @@ OPACITY = 0.7  # of the heat map where it is hottest
 def explained(classifier: Classifier, found: Predictions, num_workers: int, check: Callable[[], None]) -> str:
     """The page, as HTML: the least certain images first, at most `MOST` of them."""
     shown = found.from_uncertain[:MOST]
-    count = len(found.from_uncertain)
-    all_shown = len(shown) == count
-    what = f"{count:,} images" if all_shown else f"the {len(shown)} least certain of {count:,} images"
+    images = count(len(found.from_uncertain), "image")
+    what = (
+        images if len(shown) == len(found.from_uncertain) else f"the {len(shown)} least certain of {images}"
+    )
     seen = "its middle square" if classifier.frame.crop else "all of it, squeezed to a square"
     paragraphs = [
-        f"Shown are {what}, the least certain first. Of each the network sees {seen}; the brighter the "
+        f"Here: {what}, the least certain first. Of each the network sees {seen}; the brighter the "
         "colour over it, the more a place speaks for the predicted class (Grad-CAM).",
         "Bars are calibrated probabilities. Where the network looks does not say whether it is right.",
     ]
@@ -38,7 +41,7 @@ def explained(classifier: Classifier, found: Predictions, num_workers: int, chec
             f"Predictions below a confidence of {100 * found.threshold:g} % are marked as uncertain."
         )
     if found.errors:
-        paragraphs.append(f"{len(found.errors)} images could not be read and are not shown.")
+        paragraphs.append(f"Not shown: {count(len(found.errors), 'image')} that could not be read.")
     cards = "\n".join(_cards(classifier, found, shown, num_workers, check))
     section = Section("What the network makes of these images", paragraphs)
     return to_page([section], more=f'<div class="cards">{cards}</div>')
@@ -71,7 +74,7 @@ def _card(
     name, label = found.images.names[number], found.images.labels[number]
     prediction, confidence = found.predictions[number], found.confidences[number]
     marks = [f"{100 * confidence:.1f} %"]
-    if found.threshold is not None and confidence < found.threshold:
+    if found.threshold is not None and not accepted(confidence, found.threshold):
         marks.append("uncertain")
     if label >= 0:
         marks.append("right" if label == prediction else f"wrong: it is {classifier.classes[label]}")

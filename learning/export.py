@@ -258,6 +258,8 @@ def metadata_of(classifier: Classifier, about: Mapping[str, object]) -> Metadata
         "image_size": frame.size,
         "crop": frame.crop,
         "resize": "bilinear",
+        "input_size": classifier.image_size,
+        "tta": "flip" if classifier.mirrored else "none",
         "normalisation": [list(part) for part in classifier.normalisation],
         "temperature": classifier.calibration.temperature,
         **about,

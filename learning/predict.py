@@ -8,14 +8,14 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from learning.calibration import SHARES
+from learning.calibration import SHARES, accepted
 from learning.classifier import Classifier
 from learning.evaluation import Confusion, at_temperature
 from learning.results import class_lines, nine_digits, probability_columns
 from utils.data.batches import Loader, in_order
 from utils.data.images import DecodedImages
 from utils.data.loose import LooseImages
-from utils.text import cell, markdown_table, visible
+from utils.text import cell, count, markdown_table, visible
 
 UNREADABLE = -1  # in the place of a class
 ONE_BY_ONE = 20  # images
@@ -100,11 +100,10 @@ def classify(
                 if images.labelled:
                     told.append(cell(classifier.classes[label]) if label >= 0 else "")
                 if number in source.unreadable:
-                    error = cell(visible(source.unreadable[number]))
-                    writer.writerow([*told, "", "", "", error, *[""] * len(row)])
+                    writer.writerow([*told, "", "", "", visible(source.unreadable[number]), *[""] * len(row)])
                     continue
                 predictions[number], confidences[number] = prediction, confidence
-                uncertain = "" if threshold is None else "true" if confidence < threshold else "false"
+                uncertain = "" if threshold is None else str(not accepted(confidence, threshold)).lower()
                 told += [cell(classifier.classes[prediction]), nine_digits(confidence), uncertain, ""]
                 writer.writerow([*told, *map(nine_digits, row)])
             bar.update(len(batch))
@@ -117,7 +116,7 @@ def summary(found: Predictions, classifier: Classifier) -> Iterator[str]:
     if found.errors:
         some = [f"{visible(images.names[n])} ({visible(found.errors[n])})" for n in list(found.errors)[:3]]
         more = f" and {len(found.errors) - 3} more" if len(found.errors) > 3 else ""
-        yield f"warning  cannot be read: {len(found.errors)} images, {'; '.join(some)}{more}"
+        yield f"warning  cannot be read: {count(len(found.errors), 'image')}, {'; '.join(some)}{more}"
     read = found.from_uncertain
     counts = np.bincount(found.predictions[read], minlength=len(classes))
     most = [label for label in np.argsort(-counts, kind="stable")[:CLASSES_SHOWN] if counts[label]]
@@ -141,10 +140,11 @@ def summary(found: Predictions, classifier: Classifier) -> Iterator[str]:
     if len(found.labelled):
         confusion = found.confusion(len(classes))
         yield f"\n{class_lines(confusion, classes)}"
-        yield f"accuracy {confusion.accuracy:.2f} % of {len(found.labelled)} images in folders of their class"
+        known = count(len(found.labelled), "image")
+        yield f"accuracy {confusion.accuracy:.2f} % of {known} in folders of their class"
     if surest := threshold_of(classifier):
         key, threshold = surest
-        below = int((found.confidences[read] < threshold).sum())
+        below = int((~accepted(found.confidences[read], threshold)).sum())
         yield (
             f"uncertain: {below} of {len(read)} predictions, below {100 * threshold:g} % confidence, from\n"
             f"which on {key} % of the validation images are right"
@@ -157,4 +157,5 @@ def say_passed_by(images: LooseImages) -> None:
     """Say which files in the folders were not taken for images."""
     if images.passed_by:
         endings = ", ".join(f"{visible(end) or 'none'} {n}" for end, n in images.passed_by.most_common(5))
-        print(f"data     {images.passed_by.total()} files are not called like images, by endings: {endings}")
+        files = count(images.passed_by.total(), "file")
+        print(f"data     {files} not called like an image, by endings: {endings}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from learning.calibration import SHARES, Calibration, calibration_error, too_few
+from learning.calibration import SHARES, Calibration, accepted, at_limit, calibration_error, too_few
 from learning.evaluation import Confusion, Evaluation
 from utils.data.folders import Dataset
 from utils.run import pictures
@@ -19,6 +19,7 @@ from utils.run.records import Result, as_content
 from utils.text import cell, markdown_table, visible
 
 PROBABILITY = "probability_"
+SMALLEST = 1e-300  # that is written, whose logarithm is finite
 MANY_CLASSES = 20  # above them the first five guesses are counted too, and not every class is printed
 
 
@@ -114,28 +115,26 @@ def _or_none(share: float) -> float | None:
 
 def _accepted(calibrated: Evaluation, threshold: float) -> dict[str, float | None]:
     """What becomes of the images whose confidence is no less: their share, and how many are right."""
-    accepted = calibrated.confidences >= threshold
-    right = 100 * float(calibrated.correct[accepted].mean()) if accepted.any() else None
-    return {"threshold": threshold, "accepted": 100 * float(accepted.mean()), "accuracy": right}
+    sure = accepted(calibrated.confidences, threshold)
+    right = 100 * float(calibrated.correct[sure].mean()) if sure.any() else None
+    return {"threshold": threshold, "accepted": 100 * float(sure.mean()), "accuracy": right}
 
 
 def calibration_lines(result: Result, validation_images: int) -> Iterator[str]:
     """What a result says of its confidences, for the console."""
+    temperature = result.temperature or 1.0
     yield (
         f"confidence  off by {result.calibration_error_uncalibrated:.2f} points as trained, by "
-        f"{result.calibration_error:.2f} at temperature {result.temperature:.3g}"
+        f"{result.calibration_error:.2f} at temperature {temperature:.3g}{at_limit(temperature)}"
     )
     for key, found in (result.accept or {}).items():
         if found:
-            right = "none" if found["accuracy"] is None else f"{found['accuracy']:.2f} %"
-            yield (
-                f"accept      from {found['threshold']:g} on, by validation {key} % right: "
-                f"{found['accepted']:.1f} % of test, {right} right"
-            )
+            right = "" if found["accuracy"] is None else f", {found['accuracy']:.2f} % right"
+            some = f"{found['accepted']:.1f} % of the test images"
+            yield f"accept      {key} % are right from {found['threshold']:g} on: {some}{right}"
         else:
             few = too_few(validation_images, SHARES[key])
-            why = "too few validation images" if few else "too many errors"
-            yield f"accept      {key} % right from no confidence on: {why}"
+            yield f"accept      {key} %: too {'few' if few else 'many wrong'} validation images"
 
 
 def class_table(confusion: Confusion, classes: Sequence[str]) -> tuple[list[str], list[list[str]], str]:
@@ -217,5 +216,5 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
 
 
 def nine_digits(probability: float) -> str:
-    """A probability as predictions have it: however small, it is not 0."""
-    return f"{probability:.9g}"
+    """A probability as predictions have it: however small, it does not read as 0."""
+    return f"{max(probability, SMALLEST):.9g}"

@@ -1,5 +1,6 @@
 """A finished run at work: it classifies new images, and becomes a file for other programs."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -9,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, redi
 from dataclasses import replace
 from io import TextIOWrapper
 from math import ceil
-from os import cpu_count
 from pathlib import Path
 from typing import IO, cast
 
@@ -35,18 +35,17 @@ from utils.run.failures import explained_failures
 from utils.run.files import read_json, replacing, write_json
 from utils.run.folder import RunFolder
 from utils.run.records import Result
-from utils.text import visible
+from utils.text import count, visible
 
 CPU = torch.device("cpu")
-ANEW = ("tta", "batch_size")  # flags of the run that may be others when it is put to use
 
 
 def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
     """Classify a person's files and folders, with a row of a CSV file for each image."""
     folder.refuse_unfinished()
-    output = cast(TextIOWrapper, sys.stdout) if args.output == "-" else None
+    output = standard_output() if args.output == "-" else None
     with redirect_stdout(sys.stderr) if output else nullcontext():
-        args, weights = open_run(args, folder, ANEW)
+        args, weights = open_run(args, folder, anew=["tta", "batch_size"])
         images = find_images(args.predict, weights.classes)
         place = folder / "predicted.csv" if args.output in (None, "-") else Path(args.output)
         page, picture = (
@@ -54,10 +53,11 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
             place.with_name(f"{place.stem}_confusion_matrix.png"),
         )
         files = [page] * args.explain + [picture] * images.labelled + [place] * (output is None)
-        usual = args.output in (None, "-")
+        if args.explain and place == page:
+            raise UserError(f"--output {place} is the name of the page of --explain; name another")
         for file in files:
-            refuse_to_replace(file, folder, "--output", usual or args.overwrite)
-        print(f"data     {len(images.paths)} images to classify")
+            refuse_to_replace(file, folder, "--output", args.output is None or args.overwrite)
+        print(f"data     {count(len(images.paths), 'image')} to classify")
         say_passed_by(images)
         in_folder = any(map(folder.holds, files))
         with folder.claim() if in_folder else nullcontext(), explained_failures(args.batch_size):
@@ -71,15 +71,15 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
             elif args.tta != weights.flags.get("tta", args.tta):
                 print("warning  the temperature and thresholds are those of the run, without this --tta")
             folder.note_made(*files)
-            if usual:  # what an earlier prediction left here is of other images
-                for file in (page, picture):
-                    file.unlink(missing_ok=True)
             batch_size = 2 * args.batch_size  # as in a test, for the same bits
-            workers = min(cpu_count() or 1, ceil(len(images.paths) / batch_size))
+            workers = min(os.cpu_count() or 1, ceil(len(images.paths) / batch_size))
             if "num_workers" in args.given:
                 workers = args.num_workers
             with whole(output) if output else csv_file(place) as table:
                 found = classify(classifier, images, table, batch_size, workers, check)
+            if args.output is None:  # what an earlier prediction left beside it is of other images
+                for file in (page, picture):
+                    file.unlink(missing_ok=True)
             if len(found.labelled):
                 confusion = found.confusion(len(classifier.classes))
                 title = f"{folder.path}: accuracy {confusion.accuracy:.2f} % of {len(found.labelled)} images"
@@ -99,15 +99,27 @@ def csv_file(path: Path) -> AbstractContextManager[IO[str]]:
     return replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
+def standard_output() -> TextIOWrapper:
+    """Where `print` writes; raises `UserError` if it is closed."""
+    if sys.stdout is None:
+        raise UserError("--output -: standard output is closed; name a file")
+    return cast(TextIOWrapper, sys.stdout)
+
+
 @contextmanager
 def whole(output: TextIOWrapper) -> Iterator[IO[str]]:
     """A CSV file that goes to the output when it is whole."""
     with tempfile.TemporaryFile("w+", newline="", encoding="utf-8", errors="surrogateescape") as file:
         yield file
         file.seek(0)
-        output.flush()
-        shutil.copyfileobj(file.buffer, output.buffer)  # type: ignore
-        output.flush()
+        try:
+            shutil.copyfileobj(file.buffer, output.buffer)  # type: ignore
+            output.flush()
+        except BrokenPipeError:  # whoever reads has enough, as head has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        except OSError as error:
+            error.filename = "standard output"
+            raise
 
 
 def export(args: Namespace, folder: RunFolder, check: Check) -> None:
@@ -116,7 +128,7 @@ def export(args: Namespace, folder: RunFolder, check: Check) -> None:
     path = Path(args.export)
     refuse_missing_packages(path.suffix)
     refuse_to_replace(path, folder, "--export", args.overwrite)
-    args, weights = open_run(args, folder, ANEW)
+    args, weights = open_run(args, folder, anew=["batch_size"])  # other views are another result
     result = read_json(folder / "result.json", Result)
     with folder.claim(), explained_failures(args.batch_size):
         prepare_device(args, CPU, "fp32", weights.memory_format)
@@ -165,7 +177,9 @@ def refuse_to_replace(path: Path, folder: RunFolder, flag: str, allowed: bool) -
     folder.refuse_to_replace(path, flag)
     if path.is_dir():
         raise UserError(f"{flag} {path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UserError(f"{flag} {path}: there is no folder {path.parent}; make it, or name another")
     if path.exists() and not allowed:
         raise UserError(
-            f"{path} is there already; name another with {flag}, or give --overwrite to replace it"
+            f"{path} is there already; name another file and folder with {flag}, or replace it by --overwrite"
         )

@@ -82,6 +82,15 @@ def test_the_calibration_error_by_a_loop(images):
     assert calibration_error(confidences, correct) == pytest.approx(100 * expected / images)
 
 
+def test_images_that_are_as_sure_are_taken_in_their_order():
+    rng = np.random.default_rng(0)
+    confidences, correct = rng.choice([0.6, 0.7, 0.8], 200), rng.random(200) < 0.7
+    apart = confidences + np.arange(200) * 1e-9
+    assert calibration_error(confidences, correct) == pytest.approx(
+        calibration_error(apart, correct), abs=1e-4
+    )
+
+
 def test_the_error_of_a_resample_is_that_of_the_repeated_images():
     rng = np.random.default_rng(0)
     confidences, correct = rng.random(45), rng.random(45) < 0.5

@@ -39,6 +39,13 @@ def test_top_accuracy_counts_the_first_five():
     assert found.top_accuracy == 62.5
 
 
+def test_a_class_that_ties_with_many_is_not_among_the_first():
+    """As in files with six decimals, where all but one are 0."""
+    with np.errstate(divide="ignore"):
+        found = Evaluation(np.array([3]), np.log(np.eye(25)[[0]]))
+    assert found.top_accuracy == 0
+
+
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 7.0])
 def test_a_temperature_divides_the_logits(temperature):
     rng = np.random.default_rng(0)

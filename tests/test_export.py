@@ -13,6 +13,7 @@ import pytest
 import safetensors
 import torch
 import torchvision
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import nn
 
@@ -131,6 +132,8 @@ def test_a_run_becomes_a_file_that_has_proved_itself(used, suffix, capsys):
     about = {name: json.loads(metadata[name]) for name in metadata}
     expected = {"image_size": 37, "crop": True, "resize": "bilinear", "run": "run"}
     expected |= {"classes": list(CLASSES), "test_accuracy": result["test_accuracy"]}
+    if suffix != ".pt2":
+        expected |= {"input_size": 32, "tta": "flip", "network": "RegNetX-200MF"}
     assert expected.items() <= about.items()
 
 
@@ -146,8 +149,6 @@ def test_the_batch_of_a_graph_is_dynamic_and_named(used):
 @pytest.mark.parametrize("crop", ["none", "center"])
 def test_the_example_answers_as_predict_does(program, tmp_path, crop):
     """As it stands, with files of all kinds: a large JPEG, one on its side, grey, transparent."""
-    from PIL import Image
-
     flags = ("--crop", crop, "--precision", "fp32")
     assert program("run", *SMALL, *flags) == 0
     assert program("run", "--export", str(tmp_path / "network.onnx")) == 0
@@ -160,6 +161,8 @@ def test_the_example_answers_as_predict_does(program, tmp_path, crop):
     source.resize((90, 60)).save(folder / "side.jpg", exif=exif)
     source.convert("L").save(folder / "grey.png")
     source.convert("RGBA").save(folder / "clear.png")
+    deep = np.linspace(0, 40_000, 50 * 40).reshape(40, 50).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
     assert program("run", "--predict", str(folder)) == 0
     with (program.run("run") / "predicted.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -167,7 +170,7 @@ def test_the_example_answers_as_predict_does(program, tmp_path, crop):
     example = [sys.executable, ROOT / "assets/classify_onnx.py", tmp_path / "network.onnx", *paths]
     done = subprocess.run(example, capture_output=True, text=True, cwd=tmp_path)
     lines = [line.rsplit(" ", 2) for line in done.stdout.splitlines()]
-    assert len(lines) == 4, done.stderr
+    assert len(lines) == 5, done.stderr
     for (path, name, confidence), expected, row in zip(lines, paths, rows, strict=True):
         assert (path, name) == (expected, row["prediction"])
         assert float(confidence) == pytest.approx(float(row["confidence"]), abs=2e-5)
@@ -257,6 +260,40 @@ def test_predictions_of_another_precision_are_compared_and_do_not_refuse(program
     assert "the run's own predictions (bf16) differ" in capsys.readouterr().out
 
 
+def test_other_views_are_another_result_and_refused(used, capsys):
+    assert used("run", "--export", str(used.folder / "network.pt2"), "--tta", "none") == 2
+    assert "--tta none (the run has flip)" in capsys.readouterr().err
+
+
+def test_weights_and_what_the_file_says_are_enough(used):
+    """By torchvision and the metadata alone: the digits of the run."""
+    path = used.folder / "network.safetensors"
+    assert used("run", "--export", str(path)) == 0
+    with safetensors.safe_open(path, "pt") as file:
+        about = {name: json.loads(value) for name, value in file.metadata().items()}
+    network = build_network(about["network"], len(about["classes"])).eval()
+    network.load_state_dict(load_file(path))
+    with (used.run("run") / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    size, middle = about["image_size"], about["input_size"]
+    first = (size - middle) // 2
+    mean, std = (torch.tensor(part)[:, None, None] for part in about["normalisation"])
+    for row in rows[:6]:
+        image = Image.open(used.data / row["path"]).convert("RGB")
+        pixels = np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+        views = [pixels, pixels[:, ::-1]] if about["tta"] == "flip" else [pixels]
+        logits = []
+        for view in views:
+            seen = torch.tensor(view[first : first + middle, first : first + middle].copy()).permute(2, 0, 1)
+            with torch.no_grad():
+                logits.append(network(((seen / 255 - mean) / std)[None]))
+        probabilities = torch.stack(logits).softmax(-1).mean(0)
+        calibrated = (probabilities.log() / about["temperature"]).softmax(-1)
+        assert calibrated.max().item() == pytest.approx(
+            float(row["confidence"]), abs=5e-3
+        )  # the run's was bf16
+
+
 def test_images_that_are_gone_are_named(used, tmp_path, capsys):
     gone = ("--data_dir", str(tmp_path / "gone"))
     assert used("run", "--export", str(tmp_path / "network.pt2"), *gone) == 2
@@ -294,8 +331,14 @@ def test_other_test_images_are_told(used, shapes, tmp_path, capsys):
     more = tmp_path / "more"
     shutil.copytree(shapes, more)
     shutil.copy(more / TEST / "circle/000.png", more / TEST / "circle/new.png")
+    (more / TEST / "plain/000.png").rename(more / TEST / "plain/other.png")
     assert used("run", "--export", str(tmp_path / "network.pt2"), "--data_dir", str(more)) == 0
     assert "predictions.csv is not of these test images" in capsys.readouterr().out
     told = json.loads((used.run("run") / "export.json").read_text())
     assert told["images"] == 19
+    (more / TEST / "circle/new.png").unlink()  # as many, but under another name
+    overwrite = ("--overwrite", "--data_dir", str(more))
+    assert used("run", "--export", str(tmp_path / "network.pt2"), *overwrite) == 0
+    told = json.loads((used.run("run") / "export.json").read_text())
+    assert told["images"] == 18
     assert "run_greatest_difference" not in told

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from learning.calibration import accept_threshold, accepted
 from learning.classifier import Classifier
 from tests.conftest import CLASSES, ROOT, SMALL, write_images
 from utils.data.loose import find_images
 from utils.errors import UserError
 from utils.run.checkpoint import read_checkpoint, save_checkpoint
+from utils.run.folder import RunFolder
 
 TEST = "seg_test/seg_test"
 
@@ -116,7 +120,7 @@ def test_images_that_cannot_be_read_are_rows_and_change_no_other(used, shapes, t
             assert {*row.values()} == {row["path"], ""}
         else:
             assert row == own
-    assert "2 images could not be read" in (used.run("run") / "explained.html").read_text()
+    assert "2 images that could not be read" in (used.run("run") / "explained.html").read_text()
 
 
 def test_nothing_can_be_read_and_still_there_is_an_answer(used, tmp_path, capsys):
@@ -124,7 +128,7 @@ def test_nothing_can_be_read_and_still_there_is_an_answer(used, tmp_path, capsys
     assert used("run", "--predict", str(tmp_path / "bad.jpg"), "--explain") == 0
     (row,) = rows_of(used.run("run") / "predicted.csv")
     assert (row["path"], row["prediction"]) == (str(tmp_path / "bad.jpg"), "")
-    assert "warning  cannot be read: 1 images" in capsys.readouterr().out
+    assert "warning  cannot be read: 1 image, " in capsys.readouterr().out
 
 
 def test_names_are_as_given_or_below_the_folder(tmp_path):
@@ -161,7 +165,7 @@ def test_what_is_not_called_like_an_image_is_counted(used, shapes, tmp_path, cap
     for name in ("a.txt", "b.TXT", "c.csv", "d"):
         (folder / name).write_text("no image")
     assert used("run", "--predict", str(folder)) == 0
-    assert "4 files are not called like images, by endings: .txt 2, .csv 1, none 1" in capsys.readouterr().out
+    assert "4 files not called like an image, by endings: .txt 2, .csv 1, none 1" in capsys.readouterr().out
 
 
 def test_paths_come_from_standard_input_and_rows_go_to_standard_output(used, shapes):
@@ -207,6 +211,91 @@ def test_nothing_is_left_of_an_earlier_prediction(used, shapes):
     left = {path.name for path in used.run("run").iterdir()}
     assert "predicted.csv" in left
     assert not left & {"explained.html", "predicted_confusion_matrix.png"}
+
+
+def test_an_output_called_like_the_page_is_refused(used, shapes, capsys):
+    page = used.folder / "explained.html"
+    assert used("run", "--predict", str(shapes / TEST), "--explain", "--output", str(page)) == 2
+    assert "is the name of the page" in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_rows_for_standard_output_touch_nothing_of_the_run(used, shapes, capsysbinary):
+    assert used("run", "--predict", str(shapes / TEST), "--explain") == 0
+    files = {path: path.read_bytes() for path in used.run("run").iterdir() if path.is_file()}
+    capsysbinary.readouterr()
+    assert used("run", "--predict", str(shapes / TEST / "circle"), "--output", "-") == 0
+    assert capsysbinary.readouterr().out.count(b"\n") == 7
+    assert {path: path.read_bytes() for path in used.run("run").iterdir() if path.is_file()} == files
+
+
+@pytest.mark.parametrize(("target", "code"), [("| true", 0), ("> /dev/full", 2), (">&-", 2)])
+def test_a_standard_output_that_takes_no_more(used, shapes, target, code):
+    predict = ("--predict", str(shapes / TEST), "--output", "-")
+    command = shlex.join([sys.executable, str(ROOT / "main.py"), *used.arguments("run", *predict)])
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} {target}"], capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert ("standard output" in done.stderr) == bool(code)
+    assert "Traceback" not in done.stderr
+    assert not (used.run("run") / "predicted.csv").exists()
+
+
+def test_a_pipe_in_the_place_of_an_image_does_not_wait_for_ever(used, shapes, tmp_path):
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    assert used("run", "--predict", str(pipe), str(shapes / TEST / "plain")) == 0
+    first, *others = rows_of(used.run("run") / "predicted.csv")
+    assert (first["path"], first["error"]) == (str(pipe), "it is a folder, a pipe or a device")
+    assert not any(row["error"] for row in others)
+
+
+def test_a_run_that_is_in_use_is_not_written_to(used, shapes, tmp_path, capsys):
+    with RunFolder(str(used.folder / "checkpoint"), "run").claim():
+        assert used("run", "--predict", str(shapes / TEST)) == 2
+        assert "in use by another process" in capsys.readouterr().err
+        other = ("--output", str(tmp_path / "other.csv"))
+        assert used("run", "--predict", str(shapes / TEST), *other) == 0  # which is not in the run's folder
+
+
+def test_the_batches_are_those_of_a_test(used, shapes, monkeypatch):
+    sizes = []
+    predict = Classifier.log_probabilities
+    monkeypatch.setattr(
+        Classifier,
+        "log_probabilities",
+        lambda self, images: sizes.append(len(images)) or predict(self, images),
+    )
+    assert used("run", "--predict", str(shapes / TEST), *["--num_workers", "0"]) == 0
+    assert used("run", "--predict", str(shapes / TEST), "--batch_size", "4") == 0
+    assert sizes == [18, 8, 8, 2]  # of the run's --batch_size 16, which tests 32 at once
+
+
+@pytest.mark.parametrize(
+    "content", [{"thresholds": "x"}, {"thresholds": {"99": "x"}}, {"temperature": 1e-9}, {"temperature": -1}]
+)
+def test_a_calibration_that_is_none_is_refused(used, shapes, content, capsys):
+    change_best(used, **content)
+    assert used("run", "--predict", str(shapes / TEST)) == 2
+    assert "best.pt holds another network than its flags say, or something else" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", ['["..", "", "sub", "predicted.csv"]', "[1]", "{", "7"])
+def test_a_damaged_list_of_what_was_made_stops_nothing(used, names):
+    run = used.run("run")
+    (run / "sub").mkdir()
+    (run / "made_of_weights.json").write_text(names)
+    assert used("run", *SMALL, "--overwrite") == 0
+    assert (run / "sub").is_dir()
+    assert not (run / "made_of_weights.json").exists()
+
+
+def test_what_is_as_sure_as_the_threshold_is_sure():
+    confidences = np.array([0.9] * 59 + [0.89] * 100)
+    correct = confidences == 0.9
+    assert accept_threshold(confidences, correct, 0.95) == 0.9
+    assert accepted(confidences, 0.9).sum() == 59
 
 
 def test_a_stopped_prediction_leaves_the_old_file(used, shapes, monkeypatch):
@@ -264,7 +353,7 @@ def test_a_run_that_is_not_finished_is_refused(used, shapes, state, capsys):
         (("--predict", "nowhere.jpg"), "nowhere.jpg: no such file or folder"),
         (("--predict", "{empty}"), "no images there"),
         (("--predict", "{shapes}", "--output", "{empty}"), "is a folder"),
-        (("--predict", "{shapes}", "--output", "{empty}/no/such.csv"), "No such file or directory"),
+        (("--predict", "{shapes}", "--output", "{empty}/no/such.csv"), "there is no folder"),
         (("--predict", "{shapes}", "--label_smooth", "0.3"), "--label_smooth 0.3 (the run has 0.0)"),
     ],
 )

@@ -21,6 +21,11 @@ def cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
+def count(number: int, what: str) -> str:
+    """A number of things, as "1 image" or "2,000 images"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns line up in a terminal too; cells must have no | of their own."""
     cells = [columns, *rows]

@@ -1,6 +1,7 @@
 """One image file to pixels."""
 
 import errno
+import stat
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,8 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
     """
     size = (frame.size, frame.size)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            raise ValueError("it is a folder, a pipe or a device")
         with Image.open(path, formats=FORMATS) as image:
             image.draft("RGB", (2 * frame.size, 2 * frame.size))
             upright = _to_rgb(ImageOps.exif_transpose(image))
@@ -76,9 +79,10 @@ def aspect(path: Path) -> float:
 
 def unreadable(path: Path, error: Exception) -> UnreadableImage:
     """What is raised for an image whose reading failed so."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     refused = getattr(error, "errno", None) not in (None, errno.ENOENT, errno.ELOOP)
     lasting = not (refused or isinstance(error, MemoryError))
-    return UnreadableImage(path, " ".join(str(error).split()), lasting)
+    return UnreadableImage(path, " ".join(reason.split()), lasting)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -74,8 +74,9 @@ class Evidence:
             name: mean_figure(-found.of_images("log_likelihoods", list(found.runs)))
             for name, found in exact.items()
         }
-        known = [pairs for pairs in wanted if all(name in exact for pair in pairs for name in pair)]
-        self.likelihoods = self._find(known, "log_likelihoods", 1.0)
+        known = {pairs: tuple(pair for pair in pairs if exact.keys() >= {*pair}) for pairs in wanted}
+        likelihoods = self._find([pairs for pairs in known.values() if pairs], "log_likelihoods", 1.0)
+        self.likelihoods = {pairs: likelihoods[known[pairs]] for pairs in known if known[pairs]}
         self.calibration_errors = CalibrationErrors(list(exact.values()))
 
     @property

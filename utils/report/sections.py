@@ -8,6 +8,7 @@ from utils.page import Section
 from utils.report.comparison import WORTH_SEEING, Evidence, Finding, takes
 from utils.report.confidence import unavoidable_error
 from utils.report.statistics import LEVEL, POWER
+from utils.text import count
 
 
 def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
@@ -26,7 +27,7 @@ def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
         sections.append(_effects(evidence))
     if evidence.losses:
         sections.append(_confidences(evidence))
-    if evidence.losses and evidence.effects:
+    if any(effect.pairs in evidence.likelihoods for effect in evidence.effects):
         sections.append(_effects_on_confidences(evidence))
     sections.append(_classes(evidence))
     pictures = {"learning_curves.png": "Validation accuracy by epoch, a panel for each network and optimizer"}
@@ -38,9 +39,9 @@ def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
 
 def _summary(evidence: Evidence) -> Section:
     best = evidence.experiments[evidence.best]
-    count = sum(len(found.runs) for found in evidence.experiments.values())
+    runs = sum(len(found.runs) for found in evidence.experiments.values())
     paragraphs = [
-        f"{_count(len(evidence.experiments), 'experiment')} in {_count(count, 'run')}, tested on the same "
+        f"{count(len(evidence.experiments), 'experiment')} in {count(runs, 'run')}, tested on the same "
         f"{evidence.images:,} images.",
         f"Best on the validation images: {best.name}, with a test accuracy of "
         f"{_mean_and_deviation(best.mean('test_accuracy'), best.deviation('test_accuracy'))} %.",
@@ -117,7 +118,8 @@ def _accuracies(evidence: Evidence) -> Section:
 
 def _confidences(evidence: Evidence) -> Section:
     errors = evidence.calibration_errors
-    least = unavoidable_error(evidence.experiments[evidence.baseline])
+    first = evidence.baseline if evidence.baseline in evidence.losses else next(iter(evidence.losses))
+    least = unavoidable_error(evidence.experiments[first])
     rows = []
     for name, loss in evidence.losses.items():
         error = errors.of(name)
@@ -127,7 +129,7 @@ def _confidences(evidence: Evidence) -> Section:
         "Of the probabilities as trained, before a temperature is fitted. The negative log-likelihood is the "
         "mean of -log p of the right classes, in nats. The calibration error is how far confidences are from "
         "the share of right ones, in points, in 15 bins of equal size; its interval is of a bootstrap "
-        f"over the test images. If every confidence of {evidence.baseline} were right, so many images "
+        f"over the test images. If every confidence of {first} were right, so many images "
         f"would still show an error of about {least:.2f} points. The log-likelihood is a finer measure than "
         "right or wrong, and may tell apart what accuracy cannot.",
     ]
@@ -149,9 +151,9 @@ def _effects_on_confidences(evidence: Evidence) -> Section:
     rows = []
     for effect in evidence.effects:
         if found := evidence.likelihoods.get(effect.pairs):
-            error = errors.difference(effect.pairs, evidence.seeds_of(effect.pairs))
+            error = errors.difference(found.pairs, evidence.seeds_of(found.pairs))
             change = [f"{error.mean:+.2f}", f"{error.low:+.2f} to {error.high:+.2f}"]
-            rows.append([effect.words, *_figures(found, digits=4), *change, str(len(effect.pairs))])
+            rows.append([effect.words, *_figures(found, digits=4), *change, str(len(found.pairs))])
     text = [
         "The mean over all pairs of experiments that differ by that trick alone: on the log-likelihood, in "
         "nats, of which more is better, with the same statistics as accuracy and a correction of its own; "
@@ -248,7 +250,3 @@ def _mean_and_deviation(mean: float, deviation: float) -> str:
 
 def _p(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

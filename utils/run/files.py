@@ -31,8 +31,8 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a write that failed does not say where
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # a write that failed does not say where
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -21,6 +21,7 @@ OUTPUTS = (
     "events.out.tfevents.*",
     ".*.part",
 )
+LOCK = ".lock"
 MADE = "made_of_weights.json"  # names of the files that were made with the weights of the run
 
 
@@ -61,7 +62,7 @@ class RunFolder:
         """Make the folder and keep other processes from writing there while the result is held."""
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            return FileLock(self.path / ".lock").acquire(timeout=0)
+            return FileLock(self.path / LOCK).acquire(timeout=0)
         except Timeout:
             raise UserError(
                 f"{self.path} is in use by another process; wait, or choose another name"
@@ -80,7 +81,7 @@ class RunFolder:
 
     def refuse_to_replace(self, path: Path, flag: str) -> None:
         """Raise `UserError` if the file that the flag names is one of the run's own."""
-        if self.holds(path) and any(fnmatch(path.name, pattern) for pattern in (*OUTPUTS, MADE)):
+        if self.holds(path) and any(fnmatch(path.name, pattern) for pattern in (*OUTPUTS, MADE, LOCK)):
             raise UserError(f"{flag} {path} is a file of the run itself; name another")
 
     def note_made(self, *paths: Path) -> None:
@@ -90,8 +91,9 @@ class RunFolder:
 
     def clear_made(self) -> None:
         """Remove what was made with the weights, which change now."""
-        for name in self._made():
-            (self / name).unlink(missing_ok=True)
+        for path in map(self.path.joinpath, self._made()):
+            if path.is_file() or path.is_symlink():
+                path.unlink()
         (self / MADE).unlink(missing_ok=True)
 
     def _made(self) -> list[str]:
