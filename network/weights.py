@@ -64,9 +64,9 @@ def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
 
     Recognised are state dicts with the names of torchvision or timm, also as .safetensors, pycls files
     (`model_state`, trained on BGR images: the stem is flipped, so that the network sees RGB),
-    EfficientNet-Lite files (`_conv_stem`, `_blocks.N`), and this project's checkpoints and exports. What cannot fit is left as it is: a head
-    for another number of classes, and the norms of an EvoNorm network if the file has others. Every
-    other difference raises `WeightsError` naming the keys.
+    EfficientNet-Lite files (`_conv_stem`, `_blocks.N`), and this project's checkpoints and exports. What
+    cannot fit is left as it is: a head for another number of classes, and the norms of an EvoNorm network if
+    the file has others. Every other difference raises `WeightsError` naming the keys.
     """
     try:
         content = _read(path)
