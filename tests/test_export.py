@@ -72,15 +72,17 @@ def test_every_suffix_has_a_writer_and_a_reader():
 def test_every_family_answers_the_same_in_every_runtime(tmp_path, suffix, model, norm):
     torch.manual_seed(0)
     network = stirred(build_network(model, 3, norm=norm))
-    flags = {"model": model, "norm": norm, "image_size": 32, "crop": "center", "tta": "flip"}
+    mirrored = model == "ResNet18-D"  # once is enough: each view has the whole network in the graph
+    flags = {"model": model, "norm": norm, "image_size": 32, "crop": "center"}
+    flags["tta"] = "flip" if mirrored else "none"
     classifier = classifier_of(network, model, tmp_path, flags=flags)
     runtime = exported(classifier, tmp_path / f"network{suffix}")
     rng = np.random.default_rng(0)
     for count in (1, 5):
         images = rng.integers(0, 256, (count, 37, 37, 3), dtype=np.uint8)
-        # What comes out, by hand: the middle of both views, their mean, the temperature.
+        # What comes out, by hand: the middle of each view, their mean, the temperature.
         views = []
-        for seen in (images, images[:, :, ::-1]):
+        for seen in (images, images[:, :, ::-1]) if mirrored else (images,):
             middle = torch.tensor(seen[:, 2:34, 2:34].copy()).permute(0, 3, 1, 2)
             with torch.no_grad():
                 views.append(network.eval()((middle / 255 - 0.4) / 0.2).softmax(1))

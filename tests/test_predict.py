@@ -281,14 +281,18 @@ def test_a_calibration_that_is_none_is_refused(used, shapes, content, capsys):
     assert "best.pt holds another network than its flags say, or something else" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("names", ['["..", "", "sub", "predicted.csv"]', "[1]", "{", "7"])
-def test_a_damaged_list_of_what_was_made_stops_nothing(used, names):
-    run = used.run("run")
-    (run / "sub").mkdir()
-    (run / "made_of_weights.json").write_text(names)
-    assert used("run", *SMALL, "--overwrite") == 0
-    assert (run / "sub").is_dir()
-    assert not (run / "made_of_weights.json").exists()
+@pytest.mark.parametrize("names", ['["..", "", "sub", "../out.csv", "predicted.csv"]', "[1]", "{", "7"])
+def test_a_damaged_list_of_what_was_made_stops_nothing(tmp_path, names):
+    folder = RunFolder(str(tmp_path), "run")
+    (folder / "sub").mkdir(parents=True)
+    for path in (tmp_path / "out.csv", folder / "predicted.csv", folder / "of_a_person.csv"):
+        path.touch()
+    (folder / "made_of_weights.json").write_text(names)
+    folder.clear_made()
+    left = {path.name for path in folder.path.iterdir()}
+    assert left - {"predicted.csv"} == {"sub", "of_a_person.csv"}
+    assert ("predicted.csv" in left) == ("predicted.csv" not in names)
+    assert (tmp_path / "out.csv").exists()
 
 
 def test_what_is_as_sure_as_the_threshold_is_sure():
