@@ -253,7 +253,7 @@ def make_network(
         if args.pretrained_path:
             loaded = load_weights(network, args.pretrained_path)
         else:
-            loaded = load_torchvision_weights(network, args.model)
+            loaded = load_torchvision_weights(network, args.model, args.pretrained)
         source, normalisation = loaded.describe(), loaded.normalisation
         for warning in loaded.warnings:
             print(f"main.py: warning: {visible(warning)}", file=sys.stderr)

@@ -271,7 +271,7 @@ def _milestones(flags: Flags, plain: Flags) -> tuple:
 
 def _weights(flags: Flags, plain: Flags) -> tuple:
     file = flags["pretrained_path"]
-    return (Path(file).name if file else "ImageNet" if flags["pretrained"] else "scratch",)
+    return (Path(file).name if file else ("scratch", "ImageNet", "ImageNet V2")[flags["pretrained"]],)
 
 
 # In the order in which letters are written, and in which a trick counts as added to those before it.
@@ -293,11 +293,15 @@ TRICKS = (
             "--model {model} halves images five times: --image_size {image_size} must be 32 or more"),
         letters={"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"}),
     row("weights", "network",
-        Flag("pretrained", 1, "1: start from ImageNet weights, 0: from scratch", (0, 1)),
+        Flag("pretrained", 1,
+            "1: start from ImageNet weights, 2: from torchvision's newer ones, 0: from scratch",
+            (0, 1, 2)),
         Flag("pretrained_path", None, "a weights file (default: torchvision's, downloaded once)", path,
             "FILE"),
         Refused(lambda args: args.pretrained_path and not args.pretrained,
             "--pretrained_path does nothing with --pretrained 0: leave one of them out"),
+        Refused(lambda args: args.pretrained_path and args.pretrained == 2,
+            "--pretrained 2 is torchvision's weights, not those of --pretrained_path: leave one of them out"),
         letters={}, values=_weights),
     row("optimizer", "optimizer",
         Flag("optimizer", "SGD", "SGD has momentum 0.9", tuple(OWN_DEFAULTS)),

@@ -109,17 +109,21 @@ def _translate_and_fill(network: nn.Module, content: dict, path: str | Path) -> 
     return _fill(network, content, str(path), IMAGENET)
 
 
-def load_torchvision_weights(network: nn.Module, name: str) -> LoadedWeights:
-    """Load torchvision's ImageNet weights (IMAGENET1K_V1), fetched by torchvision on first use."""
+def load_torchvision_weights(network: nn.Module, name: str, version: int = 1) -> LoadedWeights:
+    """Load torchvision's ImageNet weights (IMAGENET1K_V1 or _V2), fetched by torchvision on first use."""
     import torchvision  # slow to import, so only where it is needed
 
     try:
-        weights = torchvision.models.get_model_weights(torchvision_name(name))["IMAGENET1K_V1"]
+        known = torchvision.models.get_model_weights(torchvision_name(name))
     except ValueError:
+        known = {}
+    if f"IMAGENET1K_V{version}" not in (weights.name for weights in known):
+        what, instead = ("weights", "") if version == 1 else ("newer weights", "use --pretrained 1, ")
         raise WeightsError(
-            f"torchvision has no weights of {name}; name a file with --pretrained_path, "
+            f"torchvision has no {what} of {name}; {instead}name a file with --pretrained_path, "
             "or train from scratch with --pretrained 0"
-        ) from None
+        )
+    weights = known[f"IMAGENET1K_V{version}"]
     place = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)

@@ -95,7 +95,8 @@ def test_help_and_bad_flags_are_answered_without_torch():
         ("--seed -1", "--seed"),
         ("--rand_m 31 --randaugment", "--rand_m"),
         ("--norm groupnorm", "--norm"),  # an unknown norm silently meant BatchNorm
-        ("--pretrained 2", "--pretrained"),
+        ("--pretrained 3", "--pretrained"),
+        ("--pretrained 2 --pretrained_path x.pth", "--pretrained 2"),
         ("--device tpu", "--device"),
         ("--num_classes 1", "--num_classes"),
         ("--no_such_flag", "--no_such_flag"),

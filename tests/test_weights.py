@@ -252,6 +252,23 @@ def test_without_network_the_message_says_what_where_and_what_to_do(tmp_path, mo
     assert "--pretrained 0" in message
 
 
+@pytest.mark.parametrize(("version", "file"), [(1, "resnet50-0676ba61.pth"), (2, "resnet50-11ad3fa6.pth")])
+def test_both_versions_of_torchvisions_weights_are_had(tmp_path, monkeypatch, version, file):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    theirs = torchvision.models.resnet50()
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(theirs.state_dict(), tmp_path / "checkpoints" / file)
+    network = build_network("ResNet50", 3)
+    loaded = load_torchvision_weights(network, "ResNet50", version)
+    assert torch.equal(network.conv1.weight, theirs.conv1.weight)
+    assert f"IMAGENET1K_V{version}" in loaded.describe()
+
+
+def test_a_version_that_torchvision_lacks_is_named():
+    with pytest.raises(WeightsError, match=r"no newer weights of ResNet18; use --pretrained 1, name a file"):
+        load_torchvision_weights(build_network("ResNet18", 3), "ResNet18", 2)
+
+
 def test_torchvisions_weights_come_through_its_loader(tmp_path, monkeypatch):
     """The file is put where torchvision looks for it; the hash in its name is not that of these weights."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
