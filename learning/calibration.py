@@ -51,12 +51,12 @@ def fit_temperature(validation: Evaluation) -> float:
     """
     if validation.correct.all():
         return 1.0
-    z = validation.log_probabilities
+    z, of_labels = validation.log_probabilities, validation.log_likelihoods.mean()
     low, high = COLDEST, HOTTEST
     for _ in range(30):
         middle = math.sqrt(low * high)
         probabilities = validation.at(middle).probabilities
-        too_cold = (probabilities * z).sum(1).mean() > validation.log_likelihoods.mean()
+        too_cold = (probabilities * z).sum(1).mean() > of_labels
         low, high = (middle, high) if too_cold else (low, middle)
     return middle
 

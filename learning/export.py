@@ -27,7 +27,12 @@ from utils.errors import RunFailed, UserError
 from utils.run.files import replacing
 
 TOLERANCE = 1e-5  # of a probability
-NEEDED = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".pt2": (), ".safetensors": ("safetensors",)}
+# The packages that a format needs, and where they are listed.
+NEEDED = {
+    ".onnx": (("onnx", "onnxscript", "onnxruntime"), "requirements-export.txt"),
+    ".pt2": ((), "requirements.txt"),
+    ".safetensors": (("safetensors",), "requirements.txt"),
+}
 
 Metadata = Mapping[str, str]  # JSON values
 Runtime = Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 3] to probabilities [N, K]
@@ -180,12 +185,12 @@ FORMATS: dict[str, tuple[Callable[[Classifier, Metadata], bytes], Callable[[Path
 class Proof:
     """How an exported file compares with this program on n images, in probability."""
 
-    images: int = 0
-    greatest_difference: float = 0.0
-    mean_difference: float = 0.0
-    changed_predictions: int = 0  # but for exact ties
-    images_per_second: float = 0.0  # of this program, in fp32 on the CPU
-    images_per_second_exported: float = 0.0
+    images: int
+    greatest_difference: float
+    mean_difference: float
+    changed_predictions: int  # but for exact ties
+    images_per_second: float  # of this program, in fp32 on the CPU
+    images_per_second_exported: float
 
 
 def prove(classifier: Classifier, runtime: Runtime, batches: Iterable[tuple]) -> tuple[Proof, np.ndarray]:
@@ -223,10 +228,9 @@ def changed_predictions(a: np.ndarray, b: np.ndarray) -> int:
 
 def refuse_missing_packages(suffix: str) -> None:
     """Raise `UserError` that names the packages which a format needs and which are not there."""
-    if missing := [name for name in NEEDED[suffix] if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            f"--export to {suffix} needs {', '.join(missing)}; pip install -r requirements-export.txt"
-        )
+    packages, listed = NEEDED[suffix]
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UserError(f"--export to {suffix} needs {', '.join(missing)}; pip install -r {listed}")
 
 
 def export_proved(

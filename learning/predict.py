@@ -79,13 +79,14 @@ def classify(
     """Classify the images and write a row for each into the CSV file."""
     loader, source = open_loose(classifier, images, num_workers, check)
     numbers = np.arange(len(images.paths))
+    labelled = images.labelled
     surest = threshold_of(classifier)
     threshold = surest[1] if surest else None
     predictions = np.full(len(numbers), UNREADABLE)
     confidences = np.full(len(numbers), np.nan)
 
     writer = csv.writer(file)
-    titles = ["path", *["label"] * images.labelled, "prediction", "confidence", "uncertain", "error"]
+    titles = ["path", *["label"] * labelled, "prediction", "confidence", "uncertain", "error"]
     writer.writerow([*titles, *probability_columns(classifier.classes)])
     batches = zip(in_order(numbers, batch_size), loader(in_order(numbers, batch_size)), strict=True)
     with tqdm(total=len(numbers), desc="predicting", unit=" images", disable=None, leave=False) as bar:
@@ -97,7 +98,7 @@ def classify(
             ):
                 label = images.labels[number]
                 told = [cell(images.names[number])]
-                if images.labelled:
+                if labelled:
                     told.append(cell(classifier.classes[label]) if label >= 0 else "")
                 if number in source.unreadable:
                     writer.writerow([*told, "", "", "", visible(source.unreadable[number]), *[""] * len(row)])

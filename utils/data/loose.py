@@ -61,7 +61,8 @@ def find_images(given: Sequence[str], classes: Sequence[str]) -> LooseImages:
             found.paths += images
             found.names += [image.relative_to(path).as_posix() for image in images]
             folders += [path] * len(images)
-            found.passed_by.update(file.suffix.lower() for file in files if not is_image(file))
+            taken = set(images)
+            found.passed_by.update(file.suffix.lower() for file in files if file not in taken)
     if not found.paths:  # nothing was listed
         raise UserError("--predict: standard input names no images")
     numbers = {name: number for number, name in enumerate(classes)}
