@@ -43,6 +43,17 @@ def export_path(text: str) -> str:
     return path(text)
 
 
+def regular_expression(text: str) -> str:
+    """The type of --group_by."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
+share_between = number(float, 0, 1, above_low=True, below_high=True)
+
 # By group. Flags that say where and how fast a run computes, or what to do with it, but not what it computes,
 # are not of the run.
 FLAGS = {
@@ -102,10 +113,39 @@ FLAGS = {
         Flag(
             "data_dir",
             "data",
-            "holds seg_train and seg_test, or train, val and test, with a folder for each class",
+            "holds a folder of images for each class, or folders such as train, val and test that hold those",
             path,
             "DIR",
             of_run=False,
+        ),
+        Flag(
+            "labels",
+            None,
+            "a CSV file with the columns path, in --data_dir, and label, and perhaps split and group",
+            path,
+            "FILE",
+            of_run=False,
+        ),
+        Flag(
+            "group_by",
+            None,
+            "images in whose paths this finds the same text, such as a patient's number, are in one split",
+            regular_expression,
+            "REGEX",
+        ),
+        Flag(
+            "val_fraction",
+            0.2,
+            "how much of each class's training images to validate on, where no folder says which",
+            share_between,
+            "SHARE",
+        ),
+        Flag(
+            "test_fraction",
+            0.2,
+            "how much of each class to test on, where no folder says which",
+            share_between,
+            "SHARE",
         ),
         Flag(
             "num_classes",

@@ -152,11 +152,3 @@ def summary(found: Predictions, classifier: Classifier) -> Iterator[str]:
         )
     else:
         yield "uncertain: none is marked, since the validation images show no threshold"
-
-
-def say_passed_by(images: LooseImages) -> None:
-    """Say which files in the folders were not taken for images."""
-    if images.passed_by:
-        endings = ", ".join(f"{visible(end) or 'none'} {n}" for end, n in images.passed_by.most_common(5))
-        files = count(images.passed_by.total(), "file")
-        print(f"data     {files} not called like an image, by endings: {endings}")

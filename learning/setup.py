@@ -4,7 +4,7 @@ import hashlib
 import platform
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from utils.data.batches import Batch, Loader, in_order, steps_per_epoch, trainin
 from utils.data.cache import check_images, image_aspects, unreadable_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
-from utils.data.folders import Dataset, find_dataset
+from utils.data.folders import Dataset, Splitting, find_dataset
 from utils.data.images import open_images
 from utils.data.leaks import leaks
 from utils.errors import UserError
@@ -53,7 +53,7 @@ from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.randomness import torch_seed
 from utils.run.records import About, Progress, Weights
-from utils.text import visible
+from utils.text import count, some, visible
 
 Check = Callable[[], None]
 
@@ -93,7 +93,8 @@ class Parts:
         if pairs := leaks(self.dataset):
             print(
                 f"warning  {len({test for _, test in pairs})} test images are also trained or validated on, "
-                f"which makes the accuracy too good: {_some(f'{test} is {other}' for other, test in pairs)}"
+                "which makes the accuracy too good: "
+                + some((f"{test} is {other}" for other, test in pairs), NAMES_SHOWN, "; ")
             )
         if self.args.cache == "off" and not self.args.skip_corrupt:
             check_images(self.dataset, self.classifier.frame, check)
@@ -141,10 +142,6 @@ def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
         prepare_compiler(device, Path(args.cache_dir))
     prepare_device(args, device, precision, memory_format)
     dataset, skipped = find_data(args, progress, check)
-    if progress and dataset.identity() != progress.images:
-        raise UserError(
-            f"the images in {args.data_dir} changed since the run started; train anew with --overwrite"
-        )
     network, normalisation = make_network(args, len(dataset.classes), progress)
     classifier = Classifier(
         network.to(device).to(memory_format=MEMORY_FORMATS[memory_format]),
@@ -202,35 +199,39 @@ def cache_folder(args: Namespace) -> Path | None:
 def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Dataset, list[str]]:
     """The data set of the flags, drawn first if it is the demo's, and which images it goes without.
 
-    It must have the classes of the run that it is found for.
+    It must have the classes of the run that it is found for, and be the same where that goes on.
     """
     root = Path(args.data_dir)
     if args.demo:
         draw_demo(root, check)
-    dataset, skipped = find_dataset(root, args.seed), []
-    count = len(dataset.classes)
-    if args.num_classes not in (None, count):
-        raise UserError(f"--num_classes {args.num_classes}: {root} holds {count} classes; leave the flag out")
+    how, skipped = Splitting.of(args), []
+    dataset = find_dataset(root, args.seed, how=how)
+    classes = len(dataset.classes)
+    if args.num_classes not in (None, classes):
+        raise UserError(
+            f"--num_classes {args.num_classes}: {root} holds {classes} classes; leave the flag out"
+        )
     if about and list(dataset.classes) != about.classes:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
     if args.skip_corrupt:
         skipped = unreadable_images(dataset, frame_of(vars(args)), cache_folder(args), check)
-        dataset = find_dataset(root, args.seed, without=set(skipped))
+        dataset = find_dataset(root, args.seed, set(skipped), how)
+    for note in dataset.notes:
+        print(f"data     {visible(note)}")
     sizes = dataset.sizes()
     print(
-        f"data     {visible(root)}: {count} classes; {sizes['train']} training, {sizes['val']} validation "
+        f"data     {visible(root)}: {classes} classes; {sizes['train']} training, {sizes['val']} validation "
         f"and {sizes['test']} test images, {args.image_size} x {args.image_size} pixels"
     )
     if skipped:
-        print(f"warning  {len(skipped)} images cannot be read and are left out: {_some(skipped)}")
+        told = some(skipped, NAMES_SHOWN, "; ")
+        print(f"warning  {count(len(skipped), 'image')} cannot be read, and left out: {told}")
+    if about and dataset.identity() != about.images:
+        changed = f"the images in {root}, or what is told of them, changed since the run started"
+        if isinstance(about, Progress):
+            raise UserError(f"{changed}; train anew with --overwrite")
+        print(f"warning  {visible(changed)}: it may have been trained on images that it is tested on now")
     return dataset, skipped
-
-
-def _some(names: Iterable[str]) -> str:
-    """Names for the console, but not thousands of them."""
-    names = list(names)
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return "; ".join(map(visible, names[:NAMES_SHOWN])) + more
 
 
 def make_network(

@@ -23,10 +23,11 @@ from learning.export import (
     metadata_of,
     refuse_missing_packages,
 )
-from learning.predict import classify, say_passed_by, summary
+from learning.predict import classify, summary
 from learning.results import read_predictions
 from learning.run import calibrate, open_classifier, open_run
 from learning.setup import Check, evaluated, find_data, open_loader, prepare_device
+from utils.data.layout import passed_by
 from utils.data.loose import find_images
 from utils.errors import UserError
 from utils.run import pictures
@@ -58,7 +59,8 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
         for file in files:
             refuse_to_replace(file, folder, "--output", args.output is None or args.overwrite)
         print(f"data     {count(len(images.paths), 'image')} to classify")
-        say_passed_by(images)
+        for note in passed_by(images.others):
+            print(f"data     {visible(note)}")
         in_folder = any(map(folder.holds, files))
         with folder.claim() if in_folder else nullcontext(), explained_failures(args.batch_size):
             device = choose_device(args.device)

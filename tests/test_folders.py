@@ -1,31 +1,87 @@
 """utils/data/folders.py and split.py."""
 
+import csv
+import hashlib
+import os
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.conftest import CLASSES, write_images
-from utils.data.folders import find_dataset
-from utils.data.split import stratified_split
+from utils.data.folders import Splitting, find_dataset
+from utils.data.layout import EXTENSIONS
+from utils.data.split import kept_for_test, stratified_split
 from utils.errors import UserError
 
 
-@pytest.mark.parametrize(
-    ("train", "test"),
-    [("seg_train/seg_train", "seg_test/seg_test"), ("seg_train", "seg_test"), ("train", "test")],
-)
-def test_each_layout_is_found_wherever_it_lies(tmp_path, train, test):  # paths were hard-coded
-    write_images(tmp_path / "some where" / train, 10, seed=0)
-    write_images(tmp_path / "some where" / test, 3, seed=1)
-    dataset = find_dataset(tmp_path / "some where", seed=42)
-    assert dataset.classes == CLASSES
-    assert dataset.sizes() == {"train": 24, "val": 6, "test": 9}
-    for split, folder in (("train", train), ("val", train), ("test", test)):
-        for index in dataset.splits[split]:
-            assert dataset.files[index].startswith(f"{folder}/{dataset.classes[dataset.labels[index]]}/")
+def test_a_folder_of_classes_alone_is_split_by_names_and_by_seed(tmp_path):
+    write_images(tmp_path, 50, seed=0)
+    first, second = (find_dataset(tmp_path, seed=seed) for seed in (1, 2))
+    assert first.classes == CLASSES
+    tests = [{found.files[index] for index in found.splits["test"]} for found in (first, second)]
+    assert tests[0] == tests[1]
+    assert not np.array_equal(first.splits["val"], second.splits["val"])
+    indices = np.concatenate(list(first.splits.values()))
+    assert sorted(indices) == list(range(150))
+    for label in range(3):
+        counts = {split: (first.labels[found] == label).sum() for split, found in first.splits.items()}
+        assert 3 <= counts["test"] <= 20
+        assert counts["val"] == round(0.2 * (50 - counts["test"]))
+    assert first.notes == (
+        "no test images: about 20 % of each class are kept for the test, by the files' names, the same "
+        "whatever --seed",
+    )
+    assert first.training_images().files == tuple(first.files[: first.pool])
+    assert {*first.files[first.pool :]} == tests[0]
+
+
+def test_a_test_image_is_one_by_the_hash_of_its_path_below_the_class(tmp_path):
+    """SHA-256 of the name, its first 8 bytes as a number, below a fifth: whatever the folder is called."""
+    write_images(tmp_path / "here/an archive", 40, seed=0)
+    dataset = find_dataset(tmp_path / "here", seed=42)
+    expected = {
+        name
+        for name in (f"{number:03d}.png" for number in range(40))
+        if int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) < 2**64 / 5
+    }
+    for label in range(3):
+        tested = [n for n in dataset.splits["test"] if dataset.labels[n] == label]
+        assert {dataset.files[n].rpartition("/")[2] for n in tested} == expected
+
+
+def test_test_images_stay_when_others_come_and_go(tmp_path):
+    write_images(tmp_path, 40, seed=0)
+    before = find_dataset(tmp_path, seed=42)
+    tested = {before.files[index] for index in before.splits["test"]}
+    for number in range(40, 60):
+        shutil.copy(tmp_path / "plain/000.png", tmp_path / f"plain/{number:03d}.png")
+    (tmp_path / "circle/000.png").unlink()
+    after = find_dataset(tmp_path, seed=7)
+    again = {after.files[index] for index in after.splits["test"]}
+    assert {name for name in again if name not in tested} <= {f"plain/{n:03d}.png" for n in range(40, 60)}
+    assert tested - again <= {"circle/000.png"}
+
+
+def test_about_a_fifth_is_tested_on_and_small_classes_have_one_on_either_side():
+    names = [f"{number}.jpg" for number in range(20_000)]
+    kept = kept_for_test(names, np.zeros(20_000, int), np.arange(20_000), 0.2)
+    assert abs(kept.mean() - 0.2) < 0.01  # 3.5 standard errors
+    for size in range(2, 8):
+        for first in range(0, 700, 7):
+            kept = kept_for_test(names[first : first + size], np.zeros(size, int), np.arange(size), 0.2)
+            assert 0 < kept.sum() < size
+
+
+def test_one_image_cannot_be_tested_on_and_trained_on(tmp_path):
+    write_images(tmp_path, 3, seed=0)
+    for number in (0, 1):
+        (tmp_path / f"plain/00{number}.png").unlink()
+    with pytest.raises(UserError, match="plain is too small to test on some of its files"):
+        find_dataset(tmp_path, seed=42)
 
 
 def test_a_val_folder_is_the_validation_split(tmp_path):
@@ -63,38 +119,328 @@ def test_small_classes_keep_an_image_on_either_side():
     assert np.bincount(labels[val], minlength=4).tolist() == [1, 1, 2, 90]
 
 
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        (lambda root: shutil.rmtree(root), "no such folder"),
-        (lambda root: shutil.rmtree(root / "train"), "no training images"),
-        (lambda root: shutil.rmtree(root / "test"), "test is missing"),
-        (lambda root: shutil.rmtree(root / "test" / "plain"), "only in .*train: plain"),
-        (lambda root: (root / "test" / "cube").mkdir(), "only in .*test: cube"),
-        (lambda root: [path.unlink() for path in (root / "train" / "plain").iterdir()], "plain holds no im"),
-        (lambda root: [shutil.rmtree(root / "train" / name) for name in CLASSES[1:]], "1 class folders"),
-    ],
-)
-def test_what_is_wrong_with_the_data_is_named(tmp_path, damage, named):
-    root = tmp_path / "data"
-    write_images(root / "train", 2, seed=0)
-    write_images(root / "test", 2, seed=1)
-    damage(root)
-    with pytest.raises(UserError, match=named):
-        find_dataset(root, seed=42)
-
-
-def test_other_files_are_not_images(tmp_path):
-    write_images(tmp_path / "train", 2, seed=0)
-    write_images(tmp_path / "test", 2, seed=1)
-    (tmp_path / "train" / "plain" / "notes.txt").write_text("hello")
-    (tmp_path / "train" / ".hidden").mkdir()
-    assert len(find_dataset(tmp_path, seed=42).files) == 12
-
-
 def test_the_identity_follows_the_images_not_the_place(tmp_path, shapes):
     shutil.copytree(shapes, tmp_path / "copy")
     identity = find_dataset(tmp_path / "copy", seed=42).identity()
     assert identity == find_dataset(shapes, seed=42).identity()
     (tmp_path / "copy/seg_train/seg_train/plain/000.png").unlink()
     assert identity != find_dataset(tmp_path / "copy", seed=42).identity()
+
+
+def table_of(path, rows, *columns):
+    with path.open("w", newline="", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return Splitting(labels=path)
+
+
+@pytest.fixture
+def loose(tmp_path):
+    """A folder of 90 images, numbered, whose classes only the rows of a table tell."""
+    root = tmp_path / "images"
+    write_images(tmp_path / "by class", 30, seed=0)
+    root.mkdir()
+    rows = []
+    for path in sorted((tmp_path / "by class").rglob("*.png")):
+        name = f"{len(rows):03d}.png"
+        shutil.copy(path, root / name)
+        rows.append((name, path.parent.name))
+    return root, rows
+
+
+def test_a_table_tells_the_classes(tmp_path, loose):
+    root, rows = loose
+    how = table_of(tmp_path / "t.csv", rows, "path", "label")
+    first, second = (find_dataset(root, seed, how=how) for seed in (1, 2))
+    labels = dict(rows)
+    assert first.classes == CLASSES
+    assert [labels[file] for file in first.files] == [CLASSES[label] for label in first.labels]
+    assert sum(first.sizes().values()) == 90
+    assert 9 <= first.sizes()["test"] <= 30
+    assert np.array_equal(first.splits["test"], second.splits["test"])
+    assert not np.array_equal(first.splits["val"], second.splits["val"])
+
+
+def test_a_table_tells_the_splits_too(tmp_path, loose):
+    root, rows = loose
+    splits = ["Training", "valid", "TEST"]
+    told = [(*row, splits[number % 3]) for number, row in enumerate(rows)]
+    dataset = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", told, "Path", "Label ", "split"))
+    assert dataset.sizes() == {"train": 30, "val": 30, "test": 30}
+    for number, split in enumerate(("train", "val", "test")):
+        assert {int(dataset.files[index][:3]) % 3 for index in dataset.splits[split]} == {number}
+    assert dataset.training_images().files == tuple(dataset.files[index] for index in dataset.splits["train"])
+
+
+def test_an_edited_table_is_another_data_set(tmp_path, loose):
+    root, rows = loose
+    before = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", rows, "path", "label")).identity()
+    assert (
+        before
+        == find_dataset(root, 42, how=table_of(tmp_path / "u.csv", rows[::-1], "path", "label")).identity()
+    )
+    rows[0], rows[-1] = (rows[0][0], rows[-1][1]), (rows[-1][0], rows[0][1])
+    assert (
+        before != find_dataset(root, 42, how=table_of(tmp_path / "t.csv", rows, "path", "label")).identity()
+    )
+
+
+def test_all_that_is_wrong_with_a_table_is_told_at_once(tmp_path, loose):
+    root, rows = loose
+    (root / ".hidden.png").touch()
+    (root / "notes.txt").touch()
+    (root / "@eaDir").mkdir()
+    shutil.copy(root / "000.png", root / "@eaDir/000.png")
+    splits = ["train", "test"] * 45
+    told = [[*row, split] for row, split in zip(rows, splits, strict=True)]
+    told[2][0], told[4][1], told[6][2], told[8][0] = "missing.png", " ", "holdout", "./000.png"
+    told[10][0], told[12][0], told[14][0] = "../images/010.png", "../t.csv", ".hidden.png"
+    told[16][0], told[18][0], told[20][0] = "notes.txt", "", "@eaDir/000.png"
+    told[22], told[24], told[26][1] = told[22][:2], [*told[24], "more"], os.fsdecode(b"B\xe4r")
+    told[28], told[30][0] = ["000.png", "plain", "test"], f"{'x' * 5000}.png"
+    with pytest.raises(UserError) as error:
+        find_dataset(root, 42, how=table_of(tmp_path / "t.csv", told, "path", "label", "split"))
+    prefix, _, problems = str(error.value).partition(": ")
+    assert prefix == f"--labels {tmp_path / 't.csv'}"
+    assert problems.split("; ") == [
+        "line 4: missing.png is not there",
+        "line 6: no label",
+        "line 8: 'holdout' is no split (train, val, test)",
+        "line 10: 000.png is in line 2 already",
+        "line 14: ../t.csv is not in " + str(root),
+        "line 16: .hidden.png is hidden or of the system, and not used",
+        f"line 18: notes.txt is not called like an image ({', '.join(sorted(EXTENSIONS))})",
+        "line 20: no path",
+        "line 22: @eaDir/000.png is hidden or of the system, and not used",
+        "line 24: 2 cells for 3 columns",
+        "line 26: 4 cells for 3 columns",
+        "line 28: its text is not UTF-8",
+        "line 30: 000.png is in line 2 already, as circle",
+        f"line 32: {'x' * 5000}.png is not there",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"path;label\n", "no column path and none label: its first line is 'path;label'"),
+        (b"", "no column path and none label: its first line is ''"),
+        (b"path,\n", "no column label"),
+        (b"path,label,Label\n", "two columns label"),
+        ("path,label\n".encode("utf-16"), "no column path and none label"),
+        (b"path,label\n", "has no rows"),
+        (b"path,label\n000.png,circle\n", "holds one class, circle"),
+        (b'path,label\n000.png,circle\n001.png,"plain\n002.png,plain\n', r"line 3: unexpected end"),
+        (b'path,label\n000.png,"cir"cle\n', r"line 2: ',' expected after"),
+        (b'path,label\n"000.png","a\nb"\n001.png\n', "line 4: 1 cell for 2 columns"),
+        (b"path,label\n" + b"none.png,circle\n" * 30, "line 21: none.png is in line 2 already and 10 more"),
+    ],
+)
+def test_a_table_that_is_none_is_named(tmp_path, loose, content, words):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        find_dataset(loose[0], 42, how=Splitting(labels=tmp_path / "t.csv"))
+
+
+def test_a_table_may_be_written_in_many_ways(tmp_path, loose):
+    """By a spreadsheet: a mark of UTF-8, lines of Windows, spaces, quotes, empty lines, paths in full."""
+    root, rows = loose
+    lines = ["", " Label , PATH,", *(f'"{label}", "{name}",' for name, label in rows[1:]), "", ",,"]
+    lines.insert(3, f"circle,{root / '000.png'},x")
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    dataset = find_dataset(root, 42, how=Splitting(labels=tmp_path / "t.csv"))
+    plain = find_dataset(root, 42, how=table_of(tmp_path / "u.csv", rows, "path", "label"))
+    assert dataset.files == plain.files
+    assert dataset.identity() == plain.identity()
+    os.chdir(tmp_path)
+    assert find_dataset(Path("images"), 42, how=Splitting(labels=Path("t.csv"))).files == plain.files
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path, loose):
+    for name, words in (("none.csv", "No such file"), ("", "Is a directory")):
+        with pytest.raises(UserError, match=words):
+            find_dataset(loose[0], 42, how=Splitting(labels=tmp_path / name))
+
+
+def test_images_that_a_table_leaves_out_are_counted(tmp_path, loose):
+    root, rows = loose
+    (root / "notes.txt").touch()
+    dataset = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", rows[:60], "path", "label"))
+    assert dataset.notes[:2] == (
+        f"not used, since not in {tmp_path / 't.csv'}: 30 images",
+        "1 file not taken for images, by endings: .txt 1",
+    )
+
+
+def test_a_test_split_of_a_table_that_lacks_a_class_is_named(tmp_path, loose):
+    root, rows = loose
+    told = [
+        (*row, "test" if row[1] != "plain" and number % 2 else "train") for number, row in enumerate(rows)
+    ]
+    with pytest.raises(UserError, match="different classes; only in train: plain"):
+        find_dataset(root, 42, how=table_of(tmp_path / "t.csv", told, "path", "label", "split"))
+
+
+def groups_of(dataset, group):
+    """The groups of each split, which share none."""
+    found = {split: {group(dataset.files[n]) for n in numbers} for split, numbers in dataset.splits.items()}
+    assert sum(map(len, found.values())) == len(set.union(*found.values()))
+    return found
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_a_group_is_never_split(tmp_path, size):
+    """Bursts: images of a class whose numbers are near each other, here by the regular expression's group."""
+    write_images(tmp_path, 70, seed=0)
+    for path in tmp_path.rglob("*.png"):
+        path.rename(path.with_name(f"burst{path.parent.name}{int(path.stem) // size:02d}_{path.stem}.png"))
+    how = Splitting(group_by=r"burst(\w+)_")
+    tests = []
+    for seed in range(8):
+        dataset = find_dataset(tmp_path, seed, how=how)
+        found = groups_of(dataset, lambda file: file.rpartition("_")[0])
+        tests.append(found["test"])
+        for label in range(3):
+            counts = {
+                split: (dataset.labels[numbers] == label).sum() for split, numbers in dataset.splits.items()
+            }
+            assert counts["test"] >= 1
+            assert (
+                abs(counts["val"] - 0.2 * (70 - counts["test"])) <= size / 2 + 0.5
+            )  # as even as they can be
+    assert all(found == tests[0] for found in tests)
+    assert find_dataset(tmp_path, 42, how=how).notes[0] == f"{3 * -(-70 // size)} groups, each in one split"
+
+
+def test_groups_across_classes_stay_together_and_classes_even(tmp_path):
+    """Patients, each with images of several classes."""
+    write_images(tmp_path, 60, seed=0)
+    for path in tmp_path.rglob("*.png"):
+        path.rename(path.with_name(f"{int(path.stem) % 20:02d}-{path.stem}.png"))
+    for seed in range(5):
+        dataset = find_dataset(tmp_path, seed, how=Splitting(group_by=r"\d\d-"))
+        groups_of(dataset, lambda file: file.rpartition("/")[2][:2])
+        for split, least in (("test", 1), ("val", 3)):
+            assert np.bincount(dataset.labels[dataset.splits[split]], minlength=3).min() >= least
+
+
+def test_groups_of_a_table_and_images_of_none(tmp_path, loose):
+    root, rows = loose
+    told = [(*row, f"video{number // 6}" if number % 30 < 24 else "") for number, row in enumerate(rows)]
+    dataset = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", told, "path", "label", "group"))
+    groups_of(dataset, lambda file: told[int(file[:3])][2] or file)
+    assert dataset.notes[0] == "12 groups, each in one split; 18 images of no group"
+
+
+def test_a_group_in_two_splits_is_refused(tmp_path):
+    write_images(tmp_path / "train", 4, seed=0)
+    write_images(tmp_path / "test", 4, seed=1)
+    with pytest.raises(UserError, match=r"(train|test)/circle/000\.png .* are of one group"):
+        find_dataset(tmp_path, 42, how=Splitting(group_by=r"\d+\.png"))
+    with pytest.raises(UserError, match=r"finds nothing in the paths, such as test/circle/000\.png"):
+        find_dataset(tmp_path, 42, how=Splitting(group_by="patient"))
+
+
+def test_fractions_are_those_of_what_is_left(tmp_path):
+    write_images(tmp_path, 100, seed=0)
+    dataset = find_dataset(tmp_path, 42, how=Splitting(val_fraction=0.5, test_fraction=0.4))
+    assert 30 * 3 <= dataset.sizes()["test"] <= 50 * 3
+    for label in range(3):
+        counts = {
+            split: (dataset.labels[numbers] == label).sum() for split, numbers in dataset.splits.items()
+        }
+        assert counts["val"] == round(0.5 * (100 - counts["test"]))
+
+
+def test_groups_too_large_for_their_share_still_give_one_to_validate_on():
+    labels = np.repeat([0, 1], [100, 100])
+    groups = np.repeat([0, 1, 2, 3], 50)
+    train, val = stratified_split(labels, 0.2, np.random.default_rng(0), groups)
+    assert np.bincount(labels[val]).tolist() == [50, 50]
+    assert not set(groups[train]) & set(groups[val])
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_groups_are_whole_and_classes_on_both_sides_where_that_can_be(across):
+    rng = np.random.default_rng(int(across))
+    for trial in range(300):
+        classes, count = rng.integers(2, 6), rng.integers(8, 60)
+        groups = np.unique(rng.integers(0, rng.integers(4, 25), count), return_inverse=True)[1]
+        labels = rng.integers(0, classes, count)
+        if not across:
+            labels = groups % classes
+        names = [f"{trial} {group}" for group in range(groups.max() + 1)]
+        kept = kept_for_test(names, labels, groups, 0.2)
+        _, second = stratified_split(labels, 0.2, rng, groups)
+        for side in (kept, np.isin(np.arange(count), second)):
+            assert all(len({*side[groups == group].tolist()}) == 1 for group in groups)
+            for label in np.unique(labels):
+                assert not side[labels == label].all()
+                if not across and len({*groups[labels == label].tolist()}) > 1:
+                    assert side[labels == label].any()
+
+
+def test_many_groups_of_one_class_come_near_to_their_share():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(400), rng.integers(1, 8, 400))
+    labels = groups % 5
+    _, second = stratified_split(labels, 0.3, rng, groups)
+    share = np.bincount(labels[second]) / np.bincount(labels)
+    assert np.abs(share - 0.3).max() < 0.01
+
+
+def test_a_class_without_images_to_validate_on_is_named(tmp_path):
+    write_images(tmp_path / "train", 5, seed=0)
+    write_images(tmp_path / "test", 2, seed=1)
+    for path in sorted((tmp_path / "train/plain").iterdir())[1:]:
+        path.unlink()
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.notes[1:] == ("too small to validate on some images: plain",)
+    with pytest.raises(UserError, match="each class has one image or group"):
+        find_dataset(tmp_path, 42, how=Splitting(group_by=".*/"))
+
+
+def test_fractions_that_are_not_used_are_told(tmp_path):
+    for split in ("train", "val", "test"):
+        write_images(tmp_path / split, 5, seed=0)
+    how = Splitting(val_fraction=0.1, test_fraction=0.1)
+    unused = [f"--{flag}_fraction is not used, since these images are told" for flag in ("test", "val")]
+    assert [*find_dataset(tmp_path, 42, how=how).notes[1:]] == unused
+    shutil.rmtree(tmp_path / "test")
+    assert find_dataset(tmp_path, 42, how=how).notes[1] == unused[0]
+    shutil.rmtree(tmp_path / "val")
+    dataset = find_dataset(tmp_path, 42, how=how)
+    assert len(dataset.notes) == 2
+    assert "about 10 %" in dataset.notes[1]
+
+
+def test_groups_are_told_once(tmp_path, loose):
+    root, rows = loose
+    table = table_of(tmp_path / "t.csv", [(*row, "a") for row in rows], "path", "label", "group")
+    with pytest.raises(UserError, match=r"t\.csv tells groups already; leave out --group_by"):
+        find_dataset(root, 42, how=table._replace(group_by="x"))
+
+
+def test_the_identity_covers_the_splits_and_groups_of_a_table(tmp_path, loose):
+    root, rows = loose
+
+    def identity(split, group):
+        told = [
+            (*row, split if n == 3 else "train" if n % 2 else "test", group) for n, row in enumerate(rows)
+        ]
+        how = table_of(tmp_path / "t.csv", told, "path", "label", "split", "group")
+        return find_dataset(root, 42, how=how).identity()
+
+    assert len({identity("train", ""), identity("test", "")}) == 2
+    with pytest.raises(UserError, match="are of one group, a; put it into one split"):
+        identity("train", "a")
+
+
+def test_the_last_image_of_a_class_that_cannot_be_read_is_told(tmp_path, loose):
+    root, rows = loose
+    plain = [name for name, label in rows if label == "plain"]
+    how = table_of(tmp_path / "t.csv", rows, "path", "label")
+    with pytest.raises(UserError, match="no train image of class plain can be read"):
+        find_dataset(root, 42, without=plain, how=how)
+    assert len(find_dataset(root, 42, without=plain[:5], how=how).files) == 85

@@ -300,7 +300,7 @@ def test_the_aspects_are_measured_once_and_again_when_images_change(data, tmp_pa
     cache, frame = tmp_path / "new" / "cache", Frame(16, fine=True)
     images = find_dataset(data, seed=42).training_images()
     found = image_aspects(images, frame, cache, never)
-    assert found.tolist() == [2.0 if name == "plain/000.png" else 1.0 for name in images.files]
+    assert found.tolist() == [2.0 if name == "train/plain/000.png" else 1.0 for name in images.files]
     monkeypatch.setattr("utils.data.cache.aspect", None)  # nobody asks again
     assert np.array_equal(image_aspects(images, frame, cache, never), found)
     monkeypatch.undo()

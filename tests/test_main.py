@@ -44,7 +44,7 @@ def test_a_run_on_a_cpu_leaves_what_is_promised_and_nothing_else(program, capsys
     out, err = capsys.readouterr()
     assert err == ""  # no progress bars where the output is not a terminal
     assert [line.split()[0] for line in out.splitlines() if line[:1] not in ("", "|")] == [
-        *("device", "data", "network", "tricks", "schedule:", "loss:", "augmentation:"),
+        *("device", "data", "data", "network", "tricks", "schedule:", "loss:", "augmentation:"),
         *("epoch", "1/2", "2/2", "macro-F1", "confidence", "accept", "accept", "test", "results"),
         "learning_curve.png,",
     ]
@@ -441,6 +441,62 @@ def test_a_teacher_of_other_classes_is_refused(program, tmp_path, capsys):
     torch.save(checkpoint | {"classes": ["a", "b", "c"]}, tmp_path / "teacher.pt")
     assert program("student", *SMALL, "--teacher", str(tmp_path / "teacher.pt")) == 2
     assert "other classes" in capsys.readouterr().err
+
+
+def test_a_table_of_labels_belongs_to_the_run(program, tmp_path, capsys):
+    rows = [(f"{path.relative_to(program.data)}", path.parent.name) for path in program.data.rglob("*.png")]
+    table = tmp_path / "labels.csv"
+
+    def write(rows):
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([("path", "label"), *sorted(rows)])
+
+    write(rows)
+    flags = ("--labels", str(table), "--group_by", r"\d(\d)\.png", "--val_fraction", "0.3")
+    assert program("run", *SMALL, "--epochs", "2", *flags) == 0
+    out = capsys.readouterr().out
+    assert "data     10 groups, each in one split\n" in out
+    assert "no test images: about 20 % of each class are kept for the test, by the groups' names" in out
+    run = program.run("run")
+    sizes = read(run / "result.json")["split_sizes"]
+    assert sum(sizes.values()) == 78
+    predicted = read_predictions(run / "predictions.csv")
+    assert len(predicted.paths) == sizes["test"]
+    assert all(
+        dict(rows)[path] == CLASSES[label]
+        for path, label in zip(predicted.paths, predicted.labels, strict=True)
+    )
+    assert program("run", "--evaluate") == 0  # the table and the rest are flags of the run
+    capsys.readouterr()
+    assert program("run", "--predict", str(program.data)) == 0
+    assert "changed since the run started" not in capsys.readouterr().out
+
+    (run / "result.json").unlink()
+    capsys.readouterr()
+    assert program("run", "--resume", "--group_by", "x") == 2
+    assert "--group_by x (the run has" in capsys.readouterr().err
+    moved = table.rename(tmp_path / "moved.csv")
+    assert program("run", "--resume", "--labels", str(moved)) == 0
+    (run / "result.json").unlink()
+    write([(rows[0][0], "plain" if rows[0][1] != "plain" else "circle"), *rows[1:]])
+    assert program("run", "--resume") == 2
+    assert "changed since the run started" in capsys.readouterr().err
+    assert program("run", "--evaluate") == 0
+    assert "it may have been trained on images that it is tested on now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--group_by", "("), "'(' is no regular expression"),
+        (("--val_fraction", "0"), "0 is out of range"),
+        (("--test_fraction", "1"), "1 is out of range"),
+        (("--labels", "nowhere.csv"), "--labels nowhere.csv: No such file or directory"),
+    ],
+)
+def test_flags_of_splits_that_cannot_be_are_refused(program, flags, words, capsys):
+    assert program("run", *SMALL, *flags) == 2
+    assert words in capsys.readouterr().err
 
 
 photographs = pytest.mark.skipif(

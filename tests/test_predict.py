@@ -165,7 +165,7 @@ def test_what_is_not_called_like_an_image_is_counted(used, shapes, tmp_path, cap
     for name in ("a.txt", "b.TXT", "c.csv", "d"):
         (folder / name).write_text("no image")
     assert used("run", "--predict", str(folder)) == 0
-    assert "4 files not called like an image, by endings: .txt 2, .csv 1, none 1" in capsys.readouterr().out
+    assert "4 files not taken for images, by endings: .txt 2, .csv 1, none 1" in capsys.readouterr().out
 
 
 def test_paths_come_from_standard_input_and_rows_go_to_standard_output(used, shapes):

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 import options
-from utils.data.folders import find_dataset
+from utils.data.folders import Splitting, find_dataset
 from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.signals import catch
@@ -112,7 +112,7 @@ def unfinished(commands: Commands) -> dict[str, Namespace]:
         left[run] = args
     first = next(iter(left.values()), None)
     if first and not first.demo:  # which is drawn first
-        find_dataset(Path(first.data_dir), first.seed)
+        find_dataset(Path(first.data_dir), first.seed, how=Splitting.of(first))
     return left
 
 

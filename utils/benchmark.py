@@ -22,8 +22,10 @@ import torch
 import torchvision
 from torch import nn
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import datasets, transforms
+from torchvision import transforms
+from torchvision.datasets.folder import default_loader
 
 import options
 from learning.setup import Parts, assemble, make_fit, make_trainer
@@ -33,7 +35,7 @@ from utils.data.batches import Batch, in_order
 from utils.data.cache import cached_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
-from utils.data.folders import find_dataset, split_folders
+from utils.data.folders import Dataset, find_dataset
 from utils.errors import UserError
 from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
 from utils.text import markdown_table, visible
@@ -79,6 +81,21 @@ def ours_with(settings: argparse.Namespace, *flags: str) -> Ours:
     return Ours(options.parse_args(argv))
 
 
+class ImageFiles(TorchDataset):
+    """Training images as torchvision's ImageFolder gives them, from any layout of folders."""
+
+    def __init__(self, dataset: Dataset, transform: Callable):
+        self.images = dataset.training_images()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        pixels = self.transform(default_loader(self.images.root / self.images.files[index]))
+        return pixels, int(self.images.labels[index])
+
+
 class Loop:
     """The usual loop: torchvision's network, Pillow in a DataLoader, torch's Adam as it comes.
 
@@ -89,8 +106,8 @@ class Loop:
         self.device, self.tuned = choose_device(settings.device), tuned
         size = (settings.image_size, settings.image_size)
         prepare = [transforms.Resize(size), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-        folder = split_folders(Path(settings.data_dir))["train"]
-        images = datasets.ImageFolder(folder, transforms.Compose([*prepare, transforms.Normalize(*IMAGENET)]))
+        dataset = find_dataset(Path(settings.data_dir), 42)
+        images = ImageFiles(dataset, transforms.Compose([*prepare, transforms.Normalize(*IMAGENET)]))
         self.loader = DataLoader(
             images,
             settings.batch_size,
@@ -102,7 +119,7 @@ class Loop:
             pin_memory=self.device.type == "cuda",
         )
         self.memory_format = torch.channels_last if tuned else torch.contiguous_format
-        self.network = torchvision.models.get_model(torchvision_name(model), num_classes=len(images.classes))
+        self.network = torchvision.models.get_model(torchvision_name(model), num_classes=len(dataset.classes))
         self.network.to(self.device, memory_format=self.memory_format).train()
         self.optimizer = torch.optim.Adam(self.network.parameters(), 0.0001)
         self.batches = self._forever()

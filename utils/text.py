@@ -1,7 +1,7 @@
 """Names that come from folders and files, made safe to show."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def visible(text: object) -> str:
@@ -24,6 +24,13 @@ def cell(text: str) -> str:
 def count(number: int, what: str) -> str:
     """A number of things, as "1 image" or "2,000 images"."""
     return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def some(names: Iterable[str], most: int, separator: str = ", ") -> str:
+    """The first names, made safe to show, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(map(visible, names[:most])) + more
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

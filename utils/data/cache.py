@@ -35,9 +35,8 @@ IMAGES_AT_ONCE = 256
 def fingerprint(dataset: Dataset, frame: Frame) -> str:
     """A hash of the frame and of each file's name, length and time of change."""
     digest = hashlib.sha256(f"{FORMAT}\n{frame.size}{' crop' * frame.crop}{' fine' * frame.fine}\n".encode())
-    for name in dataset.files:
-        length, changed = dataset.status(name)
-        digest.update(f"{name}\0{length}\0{changed}\n".encode(errors="surrogateescape"))
+    for name, status in zip(dataset.files, dataset.statuses, strict=True):
+        digest.update(f"{name}\0{status.length}\0{status.changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -114,7 +113,7 @@ def _series(dataset: Dataset, frame: Frame) -> str:
     """What the files in the cache are called that hold this data folder in this frame."""
     root = dataset.root.resolve()
     place = hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()
-    return f"{root.name[:40]}-{place[:8]}-{'crop' * frame.crop}{frame.size}px"
+    return f"{root.name[:40]}-{place[:8]}-{'crop' * frame.crop}{'fine' * frame.fine}{frame.size}px"
 
 
 def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[[], None]) -> np.ndarray:

@@ -1,172 +1,244 @@
-"""Finding the images: which splits a folder holds, which classes, which files."""
+"""Finding the images: which splits there are, which classes, which files."""
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+import re
+from argparse import Namespace
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
-from utils.data.split import stratified_split
+from utils.data.labels import read_labels
+from utils.data.layout import SPLIT_NAMES, Labelled, Tree, find_layout, passed_by
+from utils.data.split import kept_for_test, stratified_split
 from utils.errors import UserError
 from utils.run.randomness import generator
+from utils.text import count, some
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-VALIDATION_FRACTION = 0.2
+NAMES_SHOWN = 5
 
-# Where each known layout keeps its splits; the first whose training folder exists is taken.
-LAYOUTS = (
-    {"train": "seg_train/seg_train", "test": "seg_test/seg_test"},
-    {"train": "seg_train", "test": "seg_test"},
-    {"train": "train", "val": "val", "test": "test"},
-)
+
+class Splitting(NamedTuple):
+    """How images are labelled and split where folders do not say it."""
+
+    labels: Path | None = None  # a table
+    group_by: str | None = None  # a regular expression
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+
+    @classmethod
+    def of(cls, args: Namespace) -> "Splitting":
+        """That of the flags."""
+        labels = Path(args.labels) if args.labels else None
+        return cls(labels, args.group_by, args.val_fraction, args.test_fraction)
+
+
+BY_FOLDERS = Splitting()
+
+
+class Status(NamedTuple):
+    """A file's length in bytes and its time of change in nanoseconds."""
+
+    length: int
+    changed: int
+
+
+NOWHERE = Status(-1, 0)  # where a link leads nowhere
 
 
 @dataclass(frozen=True)
 class Dataset:
     """All images of a data folder, each with its class and its split.
 
-    `files` are paths relative to `root`, in an order that depends on nothing but their names;
-    `labels` [n] int64 index `classes`; `splits` maps "train", "val" and "test" to int64 indices
-    into `files`. Those under `train_folder` come first.
+    `files` are paths relative to `root`, in an order that depends on nothing but their names and what is told
+    of them; `labels` [n] int64 index `classes`; `splits` maps "train", "val" and "test" to int64 indices into
+    `files`. The first `pool` of them are those that training images are among, whatever the seed.
     """
 
     root: Path
-    train_folder: str
     classes: tuple[str, ...]
     files: tuple[str, ...]
     labels: np.ndarray
     splits: dict[str, np.ndarray]
+    pool: int
+    notes: tuple[str, ...] = ()  # what a person should know of how they were found
+    told: tuple[str, ...] = ()  # what a table says of each file
 
     def identity(self) -> str:
-        """A hash of the files' names and lengths, the same wherever the folder lies."""
+        """A hash of the files' names and lengths and of what a table says, wherever the folder lies."""
         digest = hashlib.sha256()
-        for name in self.files:
-            digest.update(f"{name}\0{self.status(name)[0]}\n".encode(errors="surrogateescape"))
+        for name, status in zip(self.files, self.statuses, strict=True):
+            digest.update(f"{name}\0{status.length}\n".encode(errors="surrogateescape"))
+        for line in self.told:
+            digest.update(f"{line}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def status(self, name: str) -> tuple[int, int]:
-        """A file's length in bytes and its time of change in nanoseconds; (-1, 0) if it leads nowhere."""
-        try:
-            status = os.stat(self.root / name)
-            return status.st_size, status.st_mtime_ns
-        except OSError:
-            return -1, 0
+    @cached_property
+    def statuses(self) -> list[Status]:
+        """That of each file, as it was when it was first asked for."""
+        return [_status(os.path.join(self.root, name)) for name in self.files]
 
     def training_images(self) -> "Dataset":
-        """The images under `train_folder`, with the numbers that they have here, whatever the split."""
-        folder = f"{self.train_folder}{os.sep}"
-        names = [name.removeprefix(folder) for name in self.files if name.startswith(folder)]
-        return replace(
-            self,
-            root=self.root / self.train_folder,
-            train_folder="",
-            files=tuple(names),
-            labels=self.labels[: len(names)],
-            splits={"train": self.splits["train"]},
-        )
+        """The first `pool` images, with the numbers that they have here, whatever the split."""
+        splits = {"train": self.splits["train"]}
+        return replace(self, files=self.files[: self.pool], labels=self.labels[: self.pool], splits=splits)
 
     def sizes(self) -> dict[str, int]:
         """The number of images in each split."""
         return {split: len(indices) for split, indices in self.splits.items()}
 
 
-def find_dataset(root: Path, seed: int, without: Collection[str] = ()) -> Dataset:
-    """Find the images under `root`, in any of the `LAYOUTS`, `without` some of the files.
+def _status(path: str) -> Status:
+    try:
+        status = os.stat(path)
+        return Status(status.st_size, status.st_mtime_ns)
+    except OSError:
+        return NOWHERE
 
-    Without a validation folder, 20 % of the training images of each class become the validation
-    split; which ones is a function of `seed` alone.
 
-    Raises `UserError` when there is no such folder or layout, when a class has no images, or when
-    the splits do not hold the same classes.
+def find_dataset(
+    root: Path, seed: int, without: Collection[str] = (), how: Splitting = BY_FOLDERS
+) -> Dataset:
+    """Find the images under `root`, by a table or in folders of classes, `without` some files.
+
+    Without test images about a fifth of each class become the test split, by their paths below the class's
+    folder: they stay when other images come, and for every seed. Without validation images a fifth of what
+    is left of each class become the validation split; which ones is a function of `seed`. Images of one
+    group are in one split.
+
+    Raises `UserError` when there is no such folder or layout, when there is one class only, when the splits
+    do not hold the same classes, or share a group.
     """
-    folders = split_folders(root)
-    classes = _class_names(folders["train"])
-    files: list[str] = []
-    labels: list[int] = []
-    splits: dict[str, np.ndarray] = {}
-    for split, folder in folders.items():
-        if _class_names(folder) != classes:
-            raise UserError(_class_difference(folders["train"], classes, folder, _class_names(folder)))
-        start = len(files)
-        for label, name in enumerate(classes):
-            paths = sorted(filter(is_image, files_below(folder / name)))
-            found = [file for file in (str(path.relative_to(root)) for path in paths) if file not in without]
-            if not found:
-                raise UserError(f"{folder / name} holds no images ({', '.join(sorted(EXTENSIONS))})")
-            files.extend(found)
-            labels.extend([label] * len(found))
-        splits[split] = np.arange(start, len(files))
-
-    all_labels = np.array(labels, dtype=np.int64)
-    if "val" not in splits:
-        train, val = stratified_split(
-            all_labels[splits["train"]], VALIDATION_FRACTION, generator(seed, "split")
-        )
-        if not len(val):
-            raise UserError(
-                f"{folders['train']} has one image in each class, so none to validate on; add more"
-            )
-        splits = {"train": splits["train"][train], "val": splits["train"][val], "test": splits["test"]}
-    train_folder = str(folders["train"].relative_to(root))
-    return Dataset(root, train_folder, classes, tuple(files), all_labels, splits)
-
-
-def split_folders(root: Path) -> dict[str, Path]:
-    """The folder of each split: always "train" and "test", and "val" where there is one."""
     if not root.is_dir():
         raise UserError(f"--data_dir {root}: no such folder; name one, or try --demo")
-    for layout in LAYOUTS:
-        if not (root / layout["train"]).is_dir():
-            continue
-        folders = {split: root / name for split, name in layout.items()}
-        if not folders["test"].is_dir():
-            raise UserError(f"{folders['test']} is missing: test images are needed beside {folders['train']}")
-        return {split: folder for split, folder in folders.items() if folder.is_dir()}
-    expected = ", ".join(f"{layout['train']}/<class>" for layout in LAYOUTS)
-    raise UserError(f"--data_dir {root} holds no training images; expected one of {expected}")
+    tree = Tree.of(root)
+    where = f"--labels {how.labels}" if how.labels else str(root)
+    found, notes = read_labels(how.labels, root, tree) if how.labels else find_layout(root, tree)
+    notes += passed_by(tree.others)
+    found = _without(found, without, where)
+    if how.group_by:
+        found = _grouped(found, how.group_by, where)
+    if named := {image.group for image in found} - {""}:
+        alone = sum(not image.group for image in found)
+        more = f"; {count(alone, 'image')} of no group" if alone else ""
+        notes.append(f"{count(len(named), 'group')}, each in one split{more}")
+    classes = _classes(found, where)
+    found = _with_test_images(found, where, how, notes)
+    _refuse_shared_groups(found)
 
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and in the folders in it, of which some may be links; raises `OSError`."""
-    seen = set()
-    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        if os.path.realpath(place) in seen:  # a link back
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        yield from (Path(place, name) for name in names)
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file is called like an image; links that lead nowhere will be told, pipes are passed by."""
-    named = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    return named and (path.is_file() or not path.exists())
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = tuple(
-        sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    numbers = {name: number for number, name in enumerate(classes)}
+    order = {split: number for number, split in enumerate(SPLIT_NAMES)}
+    found.sort(key=lambda image: (order[image.split], numbers[image.label]))
+    labels = np.array([numbers[image.label] for image in found], dtype=np.int64)
+    split_numbers = np.array([order[image.split] for image in found])
+    splits = {split: np.flatnonzero(split_numbers == number) for split, number in order.items()}
+    pool = len(splits["train"])
+    if len(splits["val"]):
+        _say_not_used("val_fraction", how, notes)
+    else:
+        groups = _group_numbers(found[:pool])[1] if named else None
+        train, val = stratified_split(labels[:pool], how.val_fraction, generator(seed, "split"), groups)
+        if not len(val):
+            raise UserError(f"{where}: each class has one image or group, so none to validate on; add more")
+        if lacking := [name for name, number in numbers.items() if number not in labels[val]]:
+            notes.append(f"too small to validate on some images: {some(lacking, NAMES_SHOWN)}")
+        splits |= {"train": train, "val": val}
+    told = tuple(image.told for image in found) if how.labels else ()
+    return Dataset(
+        root, classes, tuple(image.path for image in found), labels, splits, pool, tuple(notes), told
     )
-    if len(names) < 2:
-        raise UserError(f"{folder} holds {len(names)} class folders; at least 2 are needed")
-    return names
 
 
-def _class_difference(
-    train_folder: Path, train_classes: tuple[str, ...], folder: Path, classes: tuple[str, ...]
-) -> str:
-    only_train = sorted(set(train_classes) - set(classes))
-    only_here = sorted(set(classes) - set(train_classes))
-    parts = [
-        f"only in {where}: {', '.join(names)}"
-        for where, names in ((train_folder, only_train), (folder, only_here))
-        if names
-    ]
-    return f"the splits hold different classes; {'; '.join(parts)}"
+def _without(found: list[Labelled], without: Collection[str], where: str) -> list[Labelled]:
+    """Those that can be read."""
+    left = [image for image in found if image.path not in without]
+    for split, label in dict.fromkeys((image.split, image.label) for image in found):
+        if not any(image.label == label and image.split == split for image in left):
+            raise UserError(f"{where}: no {split} image of class {label} can be read; replace some")
+    return left
+
+
+def _grouped(found: list[Labelled], group_by: str, where: str) -> list[Labelled]:
+    """The images with the text that a regular expression, or its first group, finds in their paths."""
+    if any(image.group for image in found):
+        raise UserError(f"{where} tells groups already; leave out --group_by")
+    matches = [re.search(group_by, image.path) for image in found]
+    texts = [(match[1] if match.re.groups else match[0]) or "" if match else "" for match in matches]
+    if not any(texts):
+        raise UserError(f"--group_by {group_by} finds nothing in the paths, such as {found[0].path}")
+    return [image._replace(group=text) for image, text in zip(found, texts, strict=True)]
+
+
+def _group_numbers(found: Sequence[Labelled]) -> tuple[list[str], np.ndarray]:
+    """The names of the groups, of which an image of none is one of its own, and the group of each image."""
+    keys = [(image.group, "") if image.group else (image.name, image.path) for image in found]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return [name for name, _ in numbers], np.array([numbers[key] for key in keys])
+
+
+def _classes(found: list[Labelled], where: str) -> tuple[str, ...]:
+    """The names of the classes, which are the same in each split."""
+    of_split = {
+        split: names
+        for split in SPLIT_NAMES
+        if (names := {image.label for image in found if image.split == split})
+    }
+    if "train" not in of_split:
+        raise UserError(f"{where} tells no training images")
+    classes = of_split["train"]
+    for split, names in of_split.items():
+        if names != classes:
+            parts = {"train": sorted(classes - names), split: sorted(names - classes)}
+            only = "; ".join(f"only in {side}: {some(of, NAMES_SHOWN)}" for side, of in parts.items() if of)
+            raise UserError(f"{where}: the splits hold different classes; {only}")
+    if len(classes) < 2:
+        raise UserError(f"{where} holds one class, {min(classes)}; at least 2 are needed")
+    return tuple(sorted(classes))
+
+
+def _with_test_images(found: list[Labelled], where: str, how: Splitting, notes: list[str]) -> list[Labelled]:
+    """The same images, some of them of "test"."""
+    splits = {image.split for image in found}
+    if "test" in splits:
+        _say_not_used("test_fraction", how, notes)
+        return found
+    if "val" in splits:
+        _say_not_used("test_fraction", how, notes)
+        notes.append(
+            "no test images: the validation images are tested on, and some training images are validated on"
+        )
+        return [image._replace(split="test") if image.split == "val" else image for image in found]
+    names, groups = _group_numbers(found)
+    by = "groups" if len(names) < len(found) else "files"
+    notes.append(
+        f"no test images: about {100 * how.test_fraction:g} % of each class are kept for the test, by the "
+        f"{by}' names, the same whatever --seed"
+    )
+    labels = np.unique([image.label for image in found], return_inverse=True)[1]
+    kept = kept_for_test(names, labels, groups, how.test_fraction)
+    for label in np.unique(labels):
+        if not kept[labels == label].any():
+            name = found[int(np.flatnonzero(labels == label)[0])].label
+            raise UserError(f"{where}: class {name} is too small to test on some of its {by}; add more")
+    return [image._replace(split="test") if test else image for image, test in zip(found, kept, strict=True)]
+
+
+def _say_not_used(flag: str, how: Splitting, notes: list[str]) -> None:
+    if getattr(how, flag) != getattr(BY_FOLDERS, flag):
+        notes.append(f"--{flag} is not used, since these images are told")
+
+
+def _refuse_shared_groups(found: list[Labelled]) -> None:
+    """Raise `UserError` for a group that is in two splits already."""
+    first: dict[str, Labelled] = {}
+    for image in found:
+        other = first.setdefault(image.group, image)
+        if image.group and image.split != other.split:
+            raise UserError(
+                f"{other.path} ({other.split}) and {image.path} ({image.split}) are of one group, "
+                f"{image.group}; put it into one split"
+            )

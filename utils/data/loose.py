@@ -2,14 +2,13 @@
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from utils.data.folders import files_below, is_image
+from utils.data.layout import Tree
 from utils.errors import UserError
 
 STANDARD_INPUT = "-"
@@ -19,14 +18,14 @@ STANDARD_INPUT = "-"
 class LooseImages:
     """n image files with the names to tell them by, and the classes that their folders tell.
 
-    `labels` are int64 [n], -1 where no folder bears the name of a class. `passed_by` counts the files in
-    folders that are not called like images, by their endings.
+    `labels` are int64 [n], -1 where no folder bears the name of a class. `others` are the files in folders
+    that are not called like images.
     """
 
     paths: list[Path] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    passed_by: Counter[str] = field(default_factory=Counter)
+    others: list[str] = field(default_factory=list)
 
     @property
     def labelled(self) -> bool:
@@ -47,8 +46,8 @@ def find_images(given: Sequence[str], classes: Sequence[str]) -> LooseImages:
         for path in standard_input() if text == STANDARD_INPUT else (text,):
             listed = text == STANDARD_INPUT
             is_folder = os.path.isdir(path)
-            files = sorted(files_below(Path(path))) if is_folder else []
-            images = list(filter(is_image, files))
+            tree = Tree.of(Path(path)) if is_folder else Tree()
+            images = tree.images
             if not (images or listed) and (is_folder or not os.path.exists(path)):
                 raise UserError(
                     f"--predict {path}: no {'images there' if is_folder else 'such file or folder'}"
@@ -58,11 +57,10 @@ def find_images(given: Sequence[str], classes: Sequence[str]) -> LooseImages:
                 found.names.append(path)
                 folders.append("")
                 continue
-            found.paths += images
-            found.names += [image.relative_to(path).as_posix() for image in images]
+            found.paths += [Path(path, image) for image in images]
+            found.names += [image.replace(os.sep, "/") for image in images]
             folders += [path] * len(images)
-            taken = set(images)
-            found.passed_by.update(file.suffix.lower() for file in files if file not in taken)
+            found.others += tree.others
     if not found.paths:  # nothing was listed
         raise UserError("--predict: standard input names no images")
     numbers = {name: number for number, name in enumerate(classes)}

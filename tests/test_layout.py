@@ -1,0 +1,170 @@
+"""utils/data/layout.py: the ways in which images are laid out."""
+
+import os
+import re
+import shutil
+
+import pytest
+
+from tests.conftest import CLASSES, write_images
+from utils.data.folders import find_dataset
+from utils.data.layout import split_of
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("seg_train", "seg_test"),
+        ("train", "test"),
+        ("Training", "TESTING"),
+        ("train_images", "Test Images"),
+        ("training_set/training_set", "test_set"),
+        ("train2017", "test2017"),
+        ("an archive/train", "an archive/test"),
+        ("an archive/and another/train/train", "an archive/and another/test"),
+    ],
+)
+def test_each_layout_is_found_wherever_it_lies(tmp_path, train, test):  # paths were hard-coded
+    write_images(tmp_path / "some where" / train, 10, seed=0)
+    write_images(tmp_path / "some where" / test, 3, seed=1)
+    dataset = find_dataset(tmp_path / "some where", seed=42)
+    assert dataset.classes == CLASSES
+    assert dataset.sizes() == {"train": 24, "val": 6, "test": 9}
+    for split, folder in (("train", train), ("val", train), ("test", test)):
+        for index in dataset.splits[split]:
+            assert dataset.files[index].startswith(f"{folder}/{dataset.classes[dataset.labels[index]]}/")
+    assert dataset.notes == (f"splits by folders: train in {train}, test in {test}",)
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "Validation", "dev"])
+def test_without_a_test_folder_the_validation_folder_is_the_test(tmp_path, val):
+    write_images(tmp_path / "train", 10, seed=0)
+    write_images(tmp_path / val, 3, seed=1)
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.sizes() == {"train": 24, "val": 6, "test": 9}
+    assert all(dataset.files[index].startswith(f"{val}/") for index in dataset.splits["test"])
+    assert all(dataset.files[index].startswith("train/") for index in dataset.splits["val"])
+    assert "the validation images are tested on" in dataset.notes[1]
+
+
+@pytest.mark.parametrize("place", ["", "an archive/", "train/", "train/train/"])
+def test_a_folder_of_classes_alone_is_one(tmp_path, place):
+    write_images(tmp_path / place, 50, seed=0)
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.classes == CLASSES
+    assert sorted(dataset.files) == [f"{place}{name}/{n:03d}.png" for name in CLASSES for n in range(50)]
+    assert dataset.pool + dataset.sizes()["test"] == 150
+    assert dataset.training_images().files[0].startswith(f"{place}circle/")
+
+
+def test_folders_within_a_class_are_part_of_it(tmp_path):
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "train" / name, 4, seed=0, classes=["circle", "plain"])
+        write_images(tmp_path / "test" / name / "more", 2, seed=1, classes=["circle"])
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.pool == 16
+
+
+@pytest.mark.parametrize("stray", ["train/stray.png", "test/stray.png", "stray.png"])
+def test_a_split_stays_one_whatever_else_lies_in_it(tmp_path, stray):
+    """The classes were `train` and `test` then."""
+    write_images(tmp_path / "train", 10, seed=0)
+    write_images(tmp_path / "test", 3, seed=1)
+    shutil.copy(tmp_path / "train/plain/000.png", tmp_path / stray)
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.classes == CLASSES
+    assert len(dataset.files) == 39
+    where = os.path.dirname(stray) or "the data folder"
+    assert dataset.notes[1] == f"not used, since in no folder of a class: 1 image (1 in {where})"
+
+
+def test_what_is_not_used_is_counted_and_named(tmp_path):
+    write_images(tmp_path / "train", 5, seed=0)
+    write_images(tmp_path / "test", 3, seed=1)
+    write_images(tmp_path / "extra", 2, seed=2)
+    for name in ("__MACOSX", "@eaDir", ".ipynb_checkpoints", ".Trash-1000", "$RECYCLE.BIN", "lost+found"):
+        for place in (".", "train", "train/plain"):
+            write_images(tmp_path / place / name, 1, seed=2)
+    for folder in ("annotations", "train/cube", "test/masks"):
+        (tmp_path / folder).mkdir()
+    for file in ("train/plain/notes.txt", "test/plain/Thumbs.db", "README", "annotations/a.txt"):
+        (tmp_path / file).write_text("none")
+    (tmp_path / "train/plain/._000.png").write_text("none")
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.notes[1:] == (
+        "not used, since in no folder of a class: 6 images "
+        "(2 in extra/circle, 2 in extra/plain, 2 in extra/stripes)",
+        "not used, since no images are in there: annotations, train/cube, test/masks",
+        "4 files not taken for images, by endings: .txt 2, none 1, .db 1",
+    )
+    assert len(dataset.files) == 15 + 9
+
+
+def test_a_test_folder_of_no_classes_is_not_used(tmp_path):
+    """As Kaggle's, whose labels nobody knows."""
+    write_images(tmp_path / "train", 10, seed=0)
+    write_images(tmp_path, 3, seed=1, classes=["plain"])
+    (tmp_path / "plain").rename(tmp_path / "test")
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.notes[1] == "not used, since in no folder of a class: 3 images (3 in test)"
+    assert "are kept for the test" in dataset.notes[2]
+    assert all(name.startswith("train/") for name in dataset.files)
+
+
+def flat(root, *names):
+    """Folders of images, of classes or not."""
+    write_images(root, 3, seed=0, classes=["plain"])
+    for name in names:
+        shutil.copytree(root / "plain", root / name)
+    shutil.rmtree(root / "plain")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("train", "test"), "data/train holds images in no folders of classes"),
+        (("train", "car", "bus"), "data/train holds images in no folders of classes"),
+        (("test", "car", "bus"), "data/test is called like a split, and no folder beside it"),
+        (("car", "bus", "test/car", "test/bus"), "data/test is called like a split, and no folder beside it"),
+        (("val/car", "val/bus"), "data/val is called like a split, and no folder beside it"),
+        (("car/train", "car/test", "bus/train", "bus/test"), "data/bus/test is called like a split, but bus"),
+        (("one/train/car", "two/train/car"), "data/one/train is called like a split, but one like a class"),
+        (("train/car", "training/car"), "data/train and .*data/training are both called like a train folder"),
+        (("train1/car", "train2/car"), "data/train1 and .*data/train2 are both called like a train folder"),
+        (("car",), "data holds one class, car; at least 2"),
+        (("train/car", "test/car"), "data holds one class, car; at least 2"),
+        ((".", ".."), "data holds images in no folders of classes"),
+        (("train/car", "train/bus", "test/car"), "different classes; only in train: bus"),
+        (("train/car", "train/bus", "test/car", "test/bus", "test/van"), "only in test: van"),
+        (("train/car", "train/bus", "val/car", "val/van"), "only in train: bus; only in val: van"),
+    ],
+)
+def test_what_is_not_clear_is_refused(tmp_path, names, words):
+    root = tmp_path / "data"
+    root.mkdir()
+    if names == (".", ".."):
+        flat(root, "a")
+        shutil.copytree(root / "a", root, dirs_exist_ok=True)
+        shutil.rmtree(root / "a")
+    else:
+        flat(root, *names)
+    with pytest.raises(UserError, match=words):
+        find_dataset(root, seed=42)
+
+
+def test_a_folder_without_images_or_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        find_dataset(tmp_path / "nowhere", seed=42)
+    (tmp_path / "train/car").mkdir(parents=True)
+    with pytest.raises(UserError, match=re.escape("holds no images (.bmp, .gif, .jpeg")):
+        find_dataset(tmp_path, seed=42)
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer", "trains", "latest", "contest", "seg_pred", "model_train", "t", ""]
+)
+def test_other_names_are_no_splits(name):
+    assert split_of(name) is None
