@@ -156,9 +156,9 @@ def find_dataset(
 def _without(found: list[Labelled], without: Collection[str], where: str) -> list[Labelled]:
     """Those that can be read."""
     left = [image for image in found if image.path not in without]
-    for split, label in dict.fromkeys((image.split, image.label) for image in found):
-        if not any(image.label == label and image.split == split for image in left):
-            raise UserError(f"{where}: no {split} image of class {label} can be read; replace some")
+    lost = {(image.split, image.label) for image in found} - {(image.split, image.label) for image in left}
+    for split, label in sorted(lost):
+        raise UserError(f"{where}: no {split} image of class {label} can be read; replace some")
     return left
 
 
