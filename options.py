@@ -159,17 +159,30 @@ FLAGS = {
         ),
         Flag(
             "cache",
-            "disk",
-            "keep decoded images in a file or in memory, or decode them in every epoch",
-            ("disk", "ram", "off"),
+            "auto",
+            "keep decoded images in a file or in memory, or decode them in every epoch; auto: in a file "
+            "where it takes at most a quarter of what is free, else off",
+            ("auto", "disk", "ram", "off"),
             of_run=False,
         ),
-        Flag("cache_dir", "cache", "the folder of --cache disk", path, "DIR", of_run=False),
+        Flag(
+            "cache_dir",
+            "cache",
+            "the folder of decoded images and of what is known of the images",
+            path,
+            "DIR",
+            of_run=False,
+        ),
         Flag(
             "skip_corrupt", False, "go on without the images that cannot be read, as if they were not there"
         ),
         Flag(
-            "num_workers", 0, "processes that decode with --cache off", number(int, 0, 256), "N", of_run=False
+            "num_workers",
+            None,
+            "processes that decode without a cache (default: none, with --cache auto one for each core)",
+            number(int, 0, 256),
+            "N",
+            of_run=False,
         ),
     ),
     "network": (),

@@ -54,7 +54,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
     with explained_failures(args.batch_size):
         parts = assemble(args, progress, check)
         if progress is None:
-            parts.inspect(check)
+            parts.tell_leaks(check)
         trainer = make_trainer(parts)
 
     with folder.claim(), explained_failures(args.batch_size):
@@ -98,7 +98,7 @@ def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
     with explained_failures(args.batch_size):
         device = choose_device(args.device)
         prepare_device(args, device, weights.precision, weights.memory_format)
-        dataset, _ = find_data(args, weights, check)
+        dataset, _, _ = find_data(args, weights, check)
         classifier = open_classifier(args, folder, weights, device)
         loader = open_loader(args, dataset, classifier, check)
         calibrate(args, folder, weights, classifier, loader, dataset)

@@ -31,12 +31,13 @@ from learning.trainer import Trainer
 from network import NETWORKS, build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Batch, Loader, in_order, steps_per_epoch, training_order
-from utils.data.cache import check_images, image_aspects, unreadable_images
+from utils.data.cache import refuse
+from utils.data.copies import find_copies, leaks
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, Splitting, find_dataset
 from utils.data.images import open_images
-from utils.data.leaks import leaks
+from utils.data.looks import Looks, look_at
 from utils.errors import UserError
 from utils.flags import run_flags
 from utils.run.checkpoint import explained_contents, load_checkpoint, save_checkpoint
@@ -69,6 +70,7 @@ class Parts:
 
     args: Namespace
     dataset: Dataset
+    looks: Looks  # at its images
     skipped: list[str]  # images that cannot be read
     classifier: Classifier
     loader: Loader  # of all images, as evaluation sees them
@@ -85,19 +87,23 @@ class Parts:
         """How many steps show each training image once."""
         return steps_per_epoch(len(self.dataset.splits["train"]), self.global_batch)
 
-    def inspect(self, check: Check) -> None:
-        """Look at the images once, before a run starts: tell leaks, and refuse what cannot be read.
-
-        Without stored images a bad test image would else be met when all is trained.
-        """
-        if pairs := leaks(self.dataset):
-            print(
-                f"warning  {len({test for _, test in pairs})} test images are also trained or validated on, "
-                "which makes the accuracy too good: "
-                + some((f"{test} is {other}" for other, test in pairs), NAMES_SHOWN, "; ")
-            )
-        if self.args.cache == "off" and not self.args.skip_corrupt:
-            check_images(self.dataset, self.classifier.frame, check)
+    def tell_leaks(self, check: Check) -> None:
+        """Say which test images are also trained or validated on, or look nearly as one that is."""
+        files, device = self.dataset.files, self.classifier.device
+        copies = find_copies(self.dataset, self.looks, Path(self.args.cache_dir), device, check)
+        across = leaks(copies, self.dataset)
+        for chosen, what, word in (
+            (copies.similarity == 1, "are also trained or validated on", "is"),
+            (copies.similarity < 1, "look nearly the same as others, trained or validated on", "as"),
+        ):
+            # The first of a pair is not tested on, since the files of that split come last.
+            pairs = copies.images[across & chosen].tolist()
+            if pairs:
+                number = len({test for _, test in pairs})
+                told = some(
+                    (f"{files[test]} {word} {files[other]}" for other, test in pairs), NAMES_SHOWN, "; "
+                )
+                print(f"warning  {number} test images {what}, which makes the accuracy too good: {told}")
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""
@@ -141,7 +147,7 @@ def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
     if args.compile:
         prepare_compiler(device, Path(args.cache_dir))
     prepare_device(args, device, precision, memory_format)
-    dataset, skipped = find_data(args, progress, check)
+    dataset, looks, skipped = find_data(args, progress, check)
     network, normalisation = make_network(args, len(dataset.classes), progress)
     classifier = Classifier(
         network.to(device).to(memory_format=MEMORY_FORMATS[memory_format]),
@@ -162,15 +168,12 @@ def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
     if args.crop == "random":
         pool = dataset.training_images()
         frame = Frame(args.frame_size or FRAME_FACTOR * args.image_size, fine=True)
-        if args.cache != "off":
-            print(
-                f"crops    from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels, "
-                f"beside the others {frame.size**2 * 3 * len(pool.files) / 1e9:.2g} GB of {args.cache}"
-            )
+        print(f"crops    from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels")
         images = open_images(pool, frame, args.cache, Path(args.cache_dir), args.num_workers, check)
-        aspects = image_aspects(pool, frame, cache_folder(args), check)
+        known = looks.of(slice(dataset.pool))
+        aspects = known["width"] / known["height"]
         training_loader = Loader(images, pool.labels, device, check, aspects)
-    return Parts(args, dataset, skipped, classifier, loader, training_loader, teacher)
+    return Parts(args, dataset, looks, skipped, classifier, loader, training_loader, teacher)
 
 
 def prepare_device(args: Namespace, device: torch.device, precision: str, memory_format: str) -> None:
@@ -191,20 +194,16 @@ def evaluated(loader: Loader, dataset: Dataset, split: str, args: Namespace) -> 
     return loader(in_order(dataset.splits[split], 2 * args.batch_size))
 
 
-def cache_folder(args: Namespace) -> Path | None:
-    """Where what is known of the images is kept."""
-    return Path(args.cache_dir) if args.cache == "disk" else None
+def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Dataset, Looks, list[str]]:
+    """The data set of the flags, drawn first if it is the demo's, what is known of it, and images left out.
 
-
-def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Dataset, list[str]]:
-    """The data set of the flags, drawn first if it is the demo's, and which images it goes without.
-
-    It must have the classes of the run that it is found for, and be the same where that goes on.
+    It must have the classes of the run that it is found for, and be the same where that goes on. Raises
+    `UserError` naming images that cannot be read, which --skip_corrupt leaves out.
     """
     root = Path(args.data_dir)
     if args.demo:
         draw_demo(root, check)
-    how, skipped = Splitting.of(args), []
+    how = Splitting.of(args)
     dataset = find_dataset(root, args.seed, how=how)
     classes = len(dataset.classes)
     if args.num_classes not in (None, classes):
@@ -213,9 +212,12 @@ def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Datas
         )
     if about and list(dataset.classes) != about.classes:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
-    if args.skip_corrupt:
-        skipped = unreadable_images(dataset, frame_of(vars(args)), cache_folder(args), check)
-        dataset = find_dataset(root, args.seed, set(skipped), how)
+    looks = look_at(dataset, Path(args.cache_dir), check)
+    skipped = sorted(looks.unreadable)
+    if skipped and args.skip_corrupt:
+        dataset = find_dataset(root, args.seed, looks.unreadable, how)
+        looks = look_at(dataset, Path(args.cache_dir), check)
+    refuse(looks.unreadable, len(dataset.files))
     for note in dataset.notes:
         print(f"data     {visible(note)}")
     sizes = dataset.sizes()
@@ -231,7 +233,7 @@ def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Datas
         if isinstance(about, Progress):
             raise UserError(f"{changed}; train anew with --overwrite")
         print(f"warning  {visible(changed)}: it may have been trained on images that it is tested on now")
-    return dataset, skipped
+    return dataset, looks, skipped
 
 
 def make_network(

@@ -67,7 +67,7 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
             prepare_device(args, device, weights.precision, weights.memory_format)
             classifier = open_classifier(args, folder, weights, device)
             if weights.temperature is None:
-                dataset, _ = find_data(args, weights, check)
+                dataset, _, _ = find_data(args, weights, check)
                 loader = open_loader(args, dataset, classifier, check)
                 calibrate(args, folder, weights, classifier, loader, dataset)
             elif args.tta != weights.flags.get("tta", args.tta):
@@ -134,7 +134,7 @@ def export(args: Namespace, folder: RunFolder, check: Check) -> None:
     result = read_json(folder / "result.json", Result)
     with folder.claim(), explained_failures(args.batch_size):
         prepare_device(args, CPU, "fp32", weights.memory_format)
-        dataset, _ = find_data(args, weights, check)
+        dataset, _, _ = find_data(args, weights, check)
         classifier = open_classifier(args, folder, replace(weights, precision="fp32"), CPU)
         loader = open_loader(args, dataset, classifier, check)
         calibrate(args, folder, weights, classifier, loader, dataset)

@@ -37,7 +37,7 @@ from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, find_dataset
 from utils.errors import UserError
-from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
+from utils.run.device import DTYPES, choose_device, cores, describe, peak_memory_mb
 from utils.text import markdown_table, visible
 
 NETWORKS = ("ResNet50", "RegNet", "EfficientNet")
@@ -139,11 +139,6 @@ class Loop:
         loss.backward()
         self.optimizer.step()
         return len(images)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rates(steps: dict[str, Step], rounds: int, steps_a_round: int, ahead: int = 0) -> dict[str, float]:

@@ -1,8 +1,11 @@
 """One image file to pixels."""
 
-import errno
+import hashlib
+import io
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,19 +18,16 @@ warnings.filterwarnings("ignore", module="PIL")
 # No others, whatever a file is called: for PostScript, Pillow would start another program.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
+THUMBNAIL_SIDE = 32
 RESAMPLING = {False: Image.Resampling.BILINEAR, True: Image.Resampling.BICUBIC}
 
 
 class UnreadableImage(Exception):
-    """A file that is not an image Pillow can read; the message names the file and the `reason`.
+    """A file that is not an image Pillow can read; the message names the file and the `reason`."""
 
-    It is `lasting` if that lies in the file, and not in who may read it or in a disk that fails.
-    """
-
-    def __init__(self, path: Path, reason: str, lasting: bool = True):
+    def __init__(self, path: Path, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
-        self.lasting = lasting
 
 
 class Frame(NamedTuple):
@@ -42,6 +42,15 @@ class Frame(NamedTuple):
     fine: bool = False
 
 
+class Look(NamedTuple):
+    """What a look at an image file finds: see `look`."""
+
+    content: int
+    width: int
+    height: int
+    thumbnail: np.ndarray
+
+
 def decode(path: Path, frame: Frame) -> np.ndarray:
     """Decode an image to RGB pixels: uint8 [size, size, 3].
 
@@ -51,38 +60,49 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
     grey levels the upper 8 bits are taken. Raises `UnreadableImage`.
     """
     size = (frame.size, frame.size)
+    with _explained(path), Image.open(path, formats=FORMATS) as image:
+        upright = _upright(image, frame.size)
+        if frame.crop:
+            return np.asarray(ImageOps.fit(upright, size, RESAMPLING[frame.fine]))
+        return np.asarray(upright.resize(size, RESAMPLING[frame.fine]))
+
+
+def look(path: Path) -> Look:
+    """Read an image file whole, for what is known of it without training.
+
+    That is a hash of its bytes, 64 bits; its upright width and height in pixels; and a grey thumbnail, uint8
+    [THUMBNAIL_SIDE, THUMBNAIL_SIDE], to which it is squeezed. Raises `UnreadableImage`.
+    """
+    with _explained(path):
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            size, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
+            upright = _upright(image, THUMBNAIL_SIDE)
+            if image.format == "TIFF":  # whose size is turned by Pillow, or not, by its version
+                size = upright.size
+            elif orientation in (5, 6, 7, 8):
+                size = size[::-1]
+            grey = upright.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), RESAMPLING[False])
+            digest = hashlib.blake2b(content, digest_size=8).digest()
+            return Look(int.from_bytes(digest, "big"), *size, np.asarray(grey))
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into an `UnreadableImage`, and read no pipe."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
             raise ValueError("it is a folder, a pipe or a device")
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft("RGB", (2 * frame.size, 2 * frame.size))
-            upright = _to_rgb(ImageOps.exif_transpose(image))
-            if frame.crop:
-                return np.asarray(ImageOps.fit(upright, size, RESAMPLING[frame.fine]))
-            return np.asarray(upright.resize(size, RESAMPLING[frame.fine]))
+        yield
     except Exception as error:  # a stranger's file can fail in any way
-        raise unreadable(path, error) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UnreadableImage(path, " ".join(reason.split())) from error
 
 
-def aspect(path: Path) -> float:
-    """The width over the height of an image, upright, from the head of its file. Raises `UnreadableImage`."""
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            # The size of a TIFF is turned by Pillow, or not, by its version.
-            image = ImageOps.exif_transpose(file) if file.format == "TIFF" else file
-            width, height = image.size
-            on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return height / width if on_its_side else width / height
-    except Exception as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: Path, error: Exception) -> UnreadableImage:
-    """What is raised for an image whose reading failed so."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    refused = getattr(error, "errno", None) not in (None, errno.ENOENT, errno.ELOOP)
-    lasting = not (refused or isinstance(error, MemoryError))
-    return UnreadableImage(path, " ".join(reason.split()), lasting)
+def _upright(image: Image.Image, side: int) -> Image.Image:
+    """An image as it is looked at, in RGB, for a resize to `side` pixels."""
+    image.draft("RGB", (2 * side, 2 * side))
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

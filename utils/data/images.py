@@ -8,6 +8,7 @@ import atexit
 import itertools
 import mmap
 import multiprocessing
+import shutil
 import signal
 import sys
 import warnings
@@ -20,11 +21,13 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from utils.data.cache import cached_images, decoded_in_memory
+from utils.data.cache import cache_file, cached_images, decoded_in_memory, decoded_size
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
+from utils.run.device import cores
 from utils.run.signals import catch
+from utils.text import visible
 
 # More workers than cores are the person's choice.
 warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -39,20 +42,48 @@ class ImageSource(Protocol):
 
 
 def open_images(
-    dataset: Dataset, frame: Frame, cache: str, cache_dir: Path, num_workers: int, check: Callable[[], None]
+    dataset: Dataset,
+    frame: Frame,
+    cache: str,
+    cache_dir: Path,
+    num_workers: int | None,
+    check: Callable[[], None],
 ) -> ImageSource:
-    """The images of a data set as pixels of `frame`, kept as `cache` says: "disk", "ram" or "off".
+    """The images of a data set as pixels of `frame`, kept as `cache` says: "disk", "ram", "off" or "auto".
 
-    `check` is called between images while they are decoded and may raise to stop that.
+    "auto" is on disk where that takes no more than a quarter of what is free, and says so in a line. Without
+    `num_workers` a process for each core decodes then, and none where "off" was asked for. `check` is called
+    between images while they are decoded and may raise to stop that.
     """
+    if cache == "auto":
+        cache = _disk_or_off(dataset, frame, cache_dir)
+        num_workers = cores() if num_workers is None else num_workers
     match cache:
         case "disk":
             return StoredImages(cached_images(dataset, frame, cache_dir, check))
         case "ram":
             return StoredImages(decoded_in_memory(dataset, frame, check))
         case "off":
-            return DecodedImages([dataset.root / name for name in dataset.files], frame, num_workers)
+            return DecodedImages([dataset.root / name for name in dataset.files], frame, num_workers or 0)
     raise ValueError(f"unknown cache {cache!r}")
+
+
+def _disk_or_off(dataset: Dataset, frame: Frame, cache_dir: Path) -> str:
+    """Where decoded images are kept without being told."""
+    size = f"{decoded_size(dataset, frame) / 1e9:.2g} GB"
+    if cache_file(dataset, frame, cache_dir).exists():
+        print(f"cache    {size} of decoded images in {visible(cache_dir)}")
+        return "disk"
+    place = next(folder for folder in (cache_dir.resolve(), *cache_dir.resolve().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    told = f"{size} of decoded images; {free / 1e9:.2g} GB are free in {visible(cache_dir)}"
+    if 4 * decoded_size(dataset, frame) <= free:
+        print(f"cache    {told}")
+        return "disk"
+    print(
+        f"cache    off: it would be {told}, of which a quarter is taken; images are decoded again and again"
+    )
+    return "off"
 
 
 def _channels_last(pixels: np.ndarray) -> torch.Tensor:
