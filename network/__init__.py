@@ -55,7 +55,7 @@ def build_network(
 
     family, member = NETWORKS[name]
     network = importlib.import_module(f"network.{family}").build(member, num_classes, NORM_LAYERS[norm])
-    network.zero_gamma = zero_gamma
+    network.member, network.zero_gamma = member, zero_gamma
     if zero_gamma:
         zero_residual_gammas(network)
     if drop_path is not None:

@@ -1,14 +1,13 @@
 """Pretrained weights: where they come from, what input they expect, and loading them.
 
 The state dicts here have torchvision's names, and timm's for ResNet-C and -D, so files of both load as
-they are. The names of pycls and of EfficientNet-Lite files are translated.
+they are. The names of timm's other files, of pycls and of EfficientNet-Lite files are translated.
 """
 
 import json
-import re
 import urllib.error
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +17,9 @@ from torch import nn
 
 from network import NETWORKS, WeightsError
 from network.evonorm import EvoNorm
+from network.members import REGNETS
+from network.names import PYCLS_NAMES, TIMM_MARKS, TIMM_NAMES, Names, State, translate
 from network.norm import zero_residual_gammas
-
-State = dict[str, torch.Tensor]
 
 
 class Normalisation(NamedTuple):
@@ -38,6 +37,8 @@ class Normalisation(NamedTuple):
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LITE = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)  # (x - 127) / 128 of levels 0 to 255
+
+TIMM_LITE = Normalisation((0.5,) * 3, (0.5,) * 3)
 
 # BatchNorm's count of batches, which older files lack; nothing here depends on it.
 COUNTER = ".num_batches_tracked"
@@ -62,11 +63,12 @@ class LoadedWeights:
 def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
     """Load a weights file into `network`; nothing in the file is ever executed.
 
-    Recognised are state dicts with the names of torchvision or timm, also as .safetensors, pycls files
-    (`model_state`, trained on BGR images: the stem is flipped, so that the network sees RGB),
-    EfficientNet-Lite files (`_conv_stem`, `_blocks.N`), and this project's checkpoints and exports. What
-    cannot fit is left as it is: a head for another number of classes, and the norms of an EvoNorm network if
-    the file has others. Every other difference raises `WeightsError` naming the keys.
+    Recognised are state dicts with the names of torchvision or timm, also as .safetensors (the `config.json`
+    beside timm's says which network it is and what input it expects), pycls files (`model_state`, trained on
+    BGR images: the stem is flipped, so that the network sees RGB), EfficientNet-Lite files (`_conv_stem`,
+    `_blocks.N`), and this project's checkpoints and exports. What cannot fit is left as it is: a head for
+    another number of classes, and the norms of an EvoNorm network if the file has others. Every other
+    difference raises `WeightsError` naming the keys.
     """
     try:
         content = _read(path)
@@ -97,7 +99,7 @@ def _read(path: Path) -> Any:
     return tensors
 
 
-def _translate_and_fill(network: nn.Module, content: dict, path: str | Path) -> LoadedWeights:
+def _translate_and_fill(network: nn.Module, content: dict, path: Path) -> LoadedWeights:
     """Fill the network from the content of a file of one of the known kinds."""
     if {"network", "normalisation"} <= content.keys():
         normalisation = Normalisation.of(content["normalisation"])
@@ -106,6 +108,8 @@ def _translate_and_fill(network: nn.Module, content: dict, path: str | Path) -> 
         return _fill(network, from_pycls(content["model_state"], network), f"pycls's {path}", IMAGENET)
     if "_conv_stem.weight" in content:
         return _fill(network, from_lite(content, network), f"EfficientNet-Lite's {path}", LITE)
+    if type(network).__name__ == "ResNet" or TIMM_MARKS & content.keys():
+        return _fill_from_timm(network, content, path)
     return _fill(network, content, str(path), IMAGENET)
 
 
@@ -138,6 +142,109 @@ def load_torchvision_weights(network: nn.Module, name: str, version: int = 1) ->
     return _fill(network, state, f"torchvision's {weights}", normalisation)
 
 
+def _fill_from_timm(network: nn.Module, content: State, path: Path) -> LoadedWeights:
+    """Fill the network from a file of timm's, or from a plain ResNet's, which may be torchvision's too."""
+    member, notes = str(network.member), []
+    place = path.with_name("config.json")
+    config = _read_config(place) if place.is_file() else None
+    architecture = config.get("architecture") if config else None
+    is_timm = bool(TIMM_MARKS & content.keys())
+    if config and isinstance(architecture, str):
+        is_timm = True
+        _check_architecture(architecture, member, place)
+        normalisation = _normalisation_of(config, place)
+    else:
+        normalisation = TIMM_LITE if "Lite" in member else IMAGENET
+        if is_timm or config is not None:
+            lack = f"there is no {place}" if config is None else f"{place} is not timm's"
+            notes.append(f"{lack}: {path.name} is {_assumption(member, normalisation)}")
+    source = f"timm's {path}" if is_timm else str(path)
+    loaded = _fill(network, from_timm(content, network), source, normalisation)
+    _make_up_for_epsilon(network, 1e-3 if "Lite" in member else 1e-5)
+    return replace(loaded, warnings=(*notes, *loaded.warnings))
+
+
+def _assumption(member: str, normalisation: Normalisation) -> str:
+    """What a file of timm's is taken for where no `config.json` says what it is."""
+    name = timm_name(member)
+    twin = f", not {_twin(name)}" if member.startswith("EfficientNet") else ""
+    mean, std = (", ".join(map(str, part)) for part in normalisation)
+    return f"taken for timm's {name}{twin}, trained on images normalised by mean {mean} and std {std}"
+
+
+def _read_config(place: Path) -> dict:
+    """The object that a `config.json` holds; raises `WeightsError` if it holds none."""
+    try:
+        config = json.loads(place.read_bytes(), parse_int=float)
+    except OSError as error:
+        raise WeightsError(f"{place}: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise WeightsError(f"{place} is damaged, since it holds no JSON object: restore it, or move it away")
+    return config
+
+
+def _check_architecture(architecture: str, member: str, place: Path) -> None:
+    """Raise `WeightsError` unless the architecture, under timm's name, is the member's."""
+    found = architecture.partition(".")[0]  # the name of a training follows the dot
+    expected = timm_name(member)
+    if found == expected:
+        return
+    ours = next((name for name in NETWORKS if timm_name(name) == found), None)
+    if ours:
+        advice = f"use --model {ours}"
+    elif found == _twin(expected):
+        advice = f"it pads in another way; use a file of {expected}"
+    else:
+        advice = f"no network here is that; use a file of {expected}"
+    raise WeightsError(f"{place} says that the weights are of timm's {found}, not {expected}: {advice}")
+
+
+def _normalisation_of(config: dict, place: Path) -> Normalisation:
+    """That of a `config.json` of timm's; older ones have it outside of `pretrained_cfg`."""
+    settings = config.get("pretrained_cfg", config)
+    try:
+        normalisation = Normalisation.of((settings["mean"], settings["std"]))
+        numbers = [number for part in normalisation for number in part]
+    except (KeyError, TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(type(n) is float and 0 <= n <= 1 for n in numbers) or 0 in normalisation.std:
+        raise WeightsError(
+            f"{place} has no `mean` and `std` of three numbers from 0 to 1 each, those of `std` above 0: "
+            "restore it, or move it away"
+        )
+    return normalisation
+
+
+def _make_up_for_epsilon(network: nn.Module, epsilon: float) -> None:
+    """Let gamma make up for an epsilon of batch norms that was another in training.
+
+    EfficientNet-B5 to -B7 have torchvision's here, 1e-3, while timm's have 1e-5.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.eps != epsilon:
+            variance = module.get_buffer("running_var")
+            module.weight.data *= ((variance + module.eps) / (variance + epsilon)).sqrt()
+
+
+def timm_name(name: str) -> str:
+    """What timm calls a member: RegNetY-8.0GF is regnety_080_tv, EfficientNet-Lite0 tf_efficientnet_lite0."""
+    family, member = NETWORKS[name]
+    if family == "resnet":
+        return member.lower().replace("-", "").removesuffix("b")
+    if family == "regnet":
+        kind, size = member.split("-")
+        tenths = float(size[:-2]) * (10 if size.endswith("GF") else 0.01)  # of 10^9 multiply-adds
+        return f"{kind.lower()}_{tenths:03.0f}{'_tv' if REGNETS[member].as_torchvision else ''}"
+    return f"{'tf_' if 'Lite' in member else ''}{member.lower().replace('-', '_')}"
+
+
+def _twin(name: str) -> str:
+    """The EfficientNet of timm's with the same names and shapes that pads as TensorFlow does, or does not."""
+    return name.removeprefix("tf_") if name.startswith("tf_") else f"tf_{name}"
+
+
 def torchvision_name(name: str) -> str:
     """What torchvision calls a member: RegNetY-8.0GF is regnet_y_8gf."""
     family, member = NETWORKS[name]
@@ -147,92 +254,30 @@ def torchvision_name(name: str) -> str:
     return separated.replace(".0gf", "gf").replace(".", "_")
 
 
-class Names(NamedTuple):
-    """How another project's names of modules become ours.
-
-    `block` matches the beginning of a name within a block, `ours` gives what takes its place, and `parts`
-    the rest. `outside` has the names outside of blocks. Where a block has no `expansion`, its parts are one
-    place further to the front.
-    """
-
-    block: str
-    ours: Callable[[re.Match], str]
-    parts: dict[str, str]
-    outside: dict[str, str]
-    expansion: str | None = None
-
-
-PYCLS_NAMES = {
-    "ResNet": Names(
-        r"s(\d)\.b(\d+)\.",
-        lambda match: f"layer{match[1]}.{int(match[2]) - 1}.",
-        {
-            "proj": "downsample.0",
-            "bn": "downsample.1",
-            "f.a": "conv1",
-            "f.a_bn": "bn1",
-            "f.b": "conv2",
-            "f.b_bn": "bn2",
-            "f.c": "conv3",
-            "f.c_bn": "bn3",
-        },
-        {"stem.conv": "conv1", "stem.bn": "bn1", "head.fc": "fc"},
-    ),
-    "RegNet": Names(
-        r"s(\d)\.b(\d+)\.",
-        lambda match: f"trunk_output.block{match[1]}.block{match[1]}-{int(match[2]) - 1}.",
-        {
-            "proj": "proj.0",
-            "bn": "proj.1",
-            "f.a": "f.a.0",
-            "f.a_bn": "f.a.1",
-            "f.b": "f.b.0",
-            "f.b_bn": "f.b.1",
-            "f.se.f_ex.0": "f.se.fc1",
-            "f.se.f_ex.2": "f.se.fc2",
-            "f.c": "f.c.0",
-            "f.c_bn": "f.c.1",
-        },
-        {"stem.conv": "stem.0", "stem.bn": "stem.1", "head.fc": "fc"},
-    ),
-    "EfficientNet": Names(
-        r"s(\d)\.b(\d+)\.",
-        lambda match: f"features.{match[1]}.{int(match[2]) - 1}.block.",
-        {
-            "exp": "0.0",
-            "exp_bn": "0.1",
-            "dwise": "1.0",
-            "dwise_bn": "1.1",
-            "se.f_ex.0": "2.fc1",
-            "se.f_ex.2": "2.fc2",
-            "lin_proj": "3.0",
-            "lin_proj_bn": "3.1",
-        },
-        {
-            "stem.conv": "features.0.0",
-            "stem.bn": "features.0.1",
-            "head.conv": "features.8.0",
-            "head.conv_bn": "features.8.1",
-            "head.fc": "classifier.1",
-        },
-        expansion="exp",
-    ),
-}
-
-
 def from_pycls(state: State, network: nn.Module) -> State:
     """The state under our names, for RGB images: the channels of the stem's weights are turned round."""
-    state = _translate(state, PYCLS_NAMES[type(network).__name__])
+    state = translate(state, PYCLS_NAMES[type(network).__name__])
     stem = next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
     if f"{stem}.weight" in state:
         state[f"{stem}.weight"] = state[f"{stem}.weight"].flip(1)
     return state
 
 
+def from_timm(state: State, network: nn.Module) -> State:
+    """The state under our names; ConvNeXt's layer scales, [C] there, become [C, 1, 1]."""
+    family = type(network).__name__
+    for names in TIMM_NAMES["EfficientNet-Lite" if "Lite" in str(network.member) else family]:
+        state = translate(state, names)
+    return {
+        key.replace(".gamma", ".layer_scale"): tensor[:, None, None] if key.endswith(".gamma") else tensor
+        for key, tensor in state.items()
+    }
+
+
 def from_lite(state: State, network: nn.Module) -> State:
     """The state under our names; the file counts blocks through all stages."""
     blocks = [name for name, module in network.named_modules() if hasattr(module, "last_norm")]
-    return _translate(
+    return translate(
         state,
         Names(
             r"_blocks\.(\d+)\.",
@@ -255,23 +300,6 @@ def from_lite(state: State, network: nn.Module) -> State:
             expansion="_expand_conv",
         ),
     )
-
-
-def _translate(state: State, names: Names) -> State:
-    """The state under our names; a name that is not known stays, and will be called unexpected."""
-    ours = {}
-    for key, tensor in state.items():
-        module, _, parameter = key.rpartition(".")
-        block = re.match(names.block, module)
-        if block is None:
-            module = names.outside.get(module, module)
-        elif module[block.end() :] in names.parts:
-            part = names.parts[module[block.end() :]]
-            if names.expansion and f"{block[0]}{names.expansion}.weight" not in state:
-                part = f"{int(part[0]) - 1}{part[1:]}"
-            module = names.ours(block) + part
-        ours[f"{module}.{parameter}"] = tensor
-    return ours
 
 
 def _fill(network: nn.Module, state: object, source: str, normalisation: Normalisation) -> LoadedWeights:
