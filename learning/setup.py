@@ -60,6 +60,7 @@ Check = Callable[[], None]
 
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
 NAMES_SHOWN = 20
+CLASSES_SHOWN = 6
 # Images that --crop random draws from are stored so much larger, so that small parts have pixels enough.
 FRAME_FACTOR = 2
 
@@ -225,6 +226,7 @@ def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Datas
         f"data     {visible(root)}: {classes} classes; {sizes['train']} training, {sizes['val']} validation "
         f"and {sizes['test']} test images, {args.image_size} x {args.image_size} pixels"
     )
+    print(f"classes  {some(dataset.classes, CLASSES_SHOWN)}")
     if skipped:
         told = some(skipped, NAMES_SHOWN, "; ")
         print(f"warning  {count(len(skipped), 'image')} cannot be read, and left out: {told}")

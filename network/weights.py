@@ -105,7 +105,9 @@ def _translate_and_fill(network: nn.Module, content: dict, path: Path) -> Loaded
         normalisation = Normalisation.of(content["normalisation"])
         return _fill(network, content["network"], f"the checkpoint {path}", normalisation)
     if "model_state" in content:
-        return _fill(network, from_pycls(content["model_state"], network), f"pycls's {path}", IMAGENET)
+        loaded = _fill(network, from_pycls(content["model_state"], network), f"pycls's {path}", IMAGENET)
+        _make_up_for_epsilon(network, 1e-5)
+        return loaded
     if "_conv_stem.weight" in content:
         return _fill(network, from_lite(content, network), f"EfficientNet-Lite's {path}", LITE)
     if type(network).__name__ == "ResNet" or TIMM_MARKS & content.keys():
@@ -220,7 +222,7 @@ def _normalisation_of(config: dict, place: Path) -> Normalisation:
 def _make_up_for_epsilon(network: nn.Module, epsilon: float) -> None:
     """Let gamma make up for an epsilon of batch norms that was another in training.
 
-    EfficientNet-B5 to -B7 have torchvision's here, 1e-3, while timm's have 1e-5.
+    EfficientNet-B5 to -B7 have torchvision's here, 1e-3, while timm's and pycls's have 1e-5.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.eps != epsilon:
@@ -256,7 +258,10 @@ def torchvision_name(name: str) -> str:
 
 def from_pycls(state: State, network: nn.Module) -> State:
     """The state under our names, for RGB images: the channels of the stem's weights are turned round."""
-    state = translate(state, PYCLS_NAMES[type(network).__name__])
+    family = type(network).__name__
+    if family not in PYCLS_NAMES:
+        raise WeightsError(f"pycls has no {family}: is --model right?")
+    state = translate(state, PYCLS_NAMES[family])
     stem = next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
     if f"{stem}.weight" in state:
         state[f"{stem}.weight"] = state[f"{stem}.weight"].flip(1)

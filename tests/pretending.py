@@ -340,6 +340,11 @@ def between_batches(evaluate: Callable) -> Callable:
     return watched
 
 
+def no_pairs(*arguments: object) -> "NearPairs":
+    """Of `utils.data.near`, where no two images show nearly the same."""
+    return NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.float32))
+
+
 def take_steps(argv: list[str]) -> None:
     """Two steps of a run, of which the second is counted."""
     parts = assemble(options.parse_args(argv), None, lambda: None)
@@ -385,11 +390,14 @@ if __name__ == "__main__":
     import main
     import options
     import utils.data.batches
+    import utils.data.copies
     from learning.setup import assemble, make_fit, make_trainer
     from learning.trainer import Trainer
     from tests.planted_faults import PLANTS
+    from utils.data.near import NearPairs
 
     utils.data.batches._ahead = as_a_thread
+    utils.data.copies.near_pairs = no_pairs  # which run on the CPU here, and depend on values
     learning.classifier.evaluate = between_batches(learning.classifier.evaluate)
     Trainer.train_step = in_steps(Trainer.train_step)
     Trainer._backward = in_networks(Trainer._backward)

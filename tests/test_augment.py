@@ -24,7 +24,7 @@ from learning.augment import (
 from learning.crop import CenterCrop, RandomResizedCrop, center_crop
 from learning.randaugment import RandAugment, TrivialAugment
 from tests.conftest import applied
-from utils.data.decode import Frame, aspect, decode
+from utils.data.decode import Frame, decode, look
 from utils.run.randomness import Draws
 
 
@@ -216,7 +216,8 @@ def test_crops_of_photographs_are_torchvisions_though_they_are_stored_squeezed(
             width, height = (round(x * y) for x, y in zip(opened.size, SHAPES[number % 3], strict=True))
             image = opened.convert("RGB").crop((0, 0, width, height))
         image.save(tmp_path / "image.png")
-        shape = Shape(frame_size, frame_size, np.array([aspect(tmp_path / "image.png")]))
+        seen = look(tmp_path / "image.png")
+        shape = Shape(frame_size, frame_size, np.array([seen.width / seen.height]))
         ((top, left, high, wide),) = crop.draw(rng.random((1, crop.columns)), shape).astype(float)
         # Boxes of whole pixels, as torchvision has them.
         high, wide = max(round(high * height), 1), max(round(wide * width), 1)

@@ -288,4 +288,7 @@ def test_a_dry_run_starts_nothing_and_estimates(fake_main, capfd, tmp_path):
     assert "RegNetX-200MF, evonorm, 16 images of 32 x 32: 1 runs at" in out
     assert "by one step of each network" in out
     assert not (tmp_path / "plain").exists()
-    assert not (tmp_path / "cache").exists()
+    assert {path.name.partition(".")[2] for path in (tmp_path / "cache").iterdir()} == {
+        "looks.npy",
+        "looks.lock",
+    }  # which the runs will need

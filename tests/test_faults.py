@@ -219,10 +219,10 @@ def test_a_cache_that_does_not_fit_is_told_before_it_is_built(program, straight,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    assert program("run", *TRICKED) == 2
+    assert program("run", *TRICKED, "--cache", "disk") == 2
     assert "the decoded cache needs 0.00 GB in" in capsys.readouterr().err
     assert not program.run("run").exists()
-    assert not list((program.folder / "cache").glob("*.npy"))
+    assert not list((program.folder / "cache").glob("*px-*.npy"))
     monkeypatch.undo()
     finish(program, straight)
 

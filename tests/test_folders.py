@@ -31,9 +31,11 @@ def test_a_folder_of_classes_alone_is_split_by_names_and_by_seed(tmp_path):
         counts = {split: (first.labels[found] == label).sum() for split, found in first.splits.items()}
         assert 3 <= counts["test"] <= 20
         assert counts["val"] == round(0.2 * (50 - counts["test"]))
+    share = 100 * len(tests[0]) / 150
     assert first.notes == (
-        "no test images: about 20 % of each class are kept for the test, by the files' names, the same "
-        "whatever --seed",
+        "the folders in it are the classes",
+        f"no test images: about 20 % of each class ({share:.0f} to {share:.0f} %) are kept for the test, by "
+        "the files' names, the same whatever --seed",
     )
     assert first.training_images().files == tuple(first.files[: first.pool])
     assert {*first.files[first.pool :]} == tests[0]
@@ -80,7 +82,7 @@ def test_one_image_cannot_be_tested_on_and_trained_on(tmp_path):
     write_images(tmp_path, 3, seed=0)
     for number in (0, 1):
         (tmp_path / f"plain/00{number}.png").unlink()
-    with pytest.raises(UserError, match="plain is too small to test on some of its files"):
+    with pytest.raises(UserError, match="class plain has 1 file, too few to test on"):
         find_dataset(tmp_path, seed=42)
 
 
@@ -116,7 +118,7 @@ def test_small_classes_keep_an_image_on_either_side():
     assert np.bincount(labels[train]).tolist() == [1, 1, 2, 80]
     assert np.bincount(labels[val], minlength=4).tolist() == [0, 1, 1, 20]
     train, val = stratified_split(labels, 0.9, np.random.default_rng(0))
-    assert np.bincount(labels[val], minlength=4).tolist() == [1, 1, 2, 90]
+    assert np.bincount(labels[val], minlength=4).tolist() == [0, 1, 2, 90]
 
 
 def test_the_identity_follows_the_images_not_the_place(tmp_path, shapes):
@@ -268,7 +270,7 @@ def test_images_that_a_table_leaves_out_are_counted(tmp_path, loose):
     (root / "notes.txt").touch()
     dataset = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", rows[:60], "path", "label"))
     assert dataset.notes[:2] == (
-        f"not used, since not in {tmp_path / 't.csv'}: 30 images",
+        f"not used, since not in {tmp_path / 't.csv'}: 30 images (30 in the data folder)",
         "1 file not taken for images, by endings: .txt 1",
     )
 
@@ -310,7 +312,9 @@ def test_a_group_is_never_split(tmp_path, size):
                 abs(counts["val"] - 0.2 * (70 - counts["test"])) <= size / 2 + 0.5
             )  # as even as they can be
     assert all(found == tests[0] for found in tests)
-    assert find_dataset(tmp_path, 42, how=how).notes[0] == f"{3 * -(-70 // size)} groups, each in one split"
+    assert find_dataset(tmp_path, 42, how=how).notes[1] == (
+        f"{3 * -(-70 // size)} groups, each in one split, the largest, circle00, of {size} images"
+    )
 
 
 def test_groups_across_classes_stay_together_and_classes_even(tmp_path):
@@ -330,7 +334,9 @@ def test_groups_of_a_table_and_images_of_none(tmp_path, loose):
     told = [(*row, f"video{number // 6}" if number % 30 < 24 else "") for number, row in enumerate(rows)]
     dataset = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", told, "path", "label", "group"))
     groups_of(dataset, lambda file: told[int(file[:3])][2] or file)
-    assert dataset.notes[0] == "12 groups, each in one split; 18 images of no group"
+    assert dataset.notes[0] == (
+        "12 groups, each in one split, the largest, video0, of 6 images; 18 images of no group"
+    )
 
 
 def test_a_group_in_two_splits_is_refused(tmp_path):
@@ -444,3 +450,51 @@ def test_the_last_image_of_a_class_that_cannot_be_read_is_told(tmp_path, loose):
     with pytest.raises(UserError, match="no train image of class plain can be read"):
         find_dataset(root, 42, without=plain, how=how)
     assert len(find_dataset(root, 42, without=plain[:5], how=how).files) == 85
+
+
+def test_a_table_without_splits_beside_folders_of_splits_says_so(tmp_path):
+    write_images(tmp_path / "train", 5, seed=0)
+    write_images(tmp_path / "test", 5, seed=1)
+    rows = [(path.relative_to(tmp_path), path.parent.name) for path in tmp_path.rglob("*.png")]
+    how = table_of(tmp_path / "t.csv", rows, "path", "label")
+    assert f"{how.labels} tells no splits, whatever folders are called like some: test, train" in (
+        find_dataset(tmp_path, 42, how=how).notes
+    )
+
+
+def test_any_part_of_an_expression_may_tell_the_group(tmp_path):
+    write_images(tmp_path, 20, seed=0)
+    for path in tmp_path.rglob("*.png"):
+        number = int(path.stem)
+        path.rename(path.with_name(f"{'patient' if number % 2 else 'subject'}{number // 4}-{number}.png"))
+    dataset = find_dataset(tmp_path, 42, how=Splitting(group_by=r"patient(\d+)|subject(\d+)"))
+    groups_of(dataset, lambda file: file.rpartition("/")[2].partition("-")[0][7:])
+    assert dataset.notes[1].startswith("5 groups, each in one split, the largest, ")
+    assert dataset.notes[1].endswith(", of 12 images")
+
+
+def test_the_validation_groups_follow_the_seed_and_the_test_groups_do_not(tmp_path):
+    write_images(tmp_path, 60, seed=0)
+    for path in tmp_path.rglob("*.png"):
+        path.rename(path.with_name(f"{int(path.stem) // 3}-{path.name}"))
+    found = [find_dataset(tmp_path, seed, how=Splitting(group_by=r"\d+-")) for seed in range(4)]
+    assert len({dataset.splits["val"].tobytes() for dataset in found}) > 1
+    assert len({dataset.splits["test"].tobytes() for dataset in found}) == 1
+
+
+def test_the_lowest_is_tested_on_where_a_class_would_get_none():
+    names = ["a.jpg", "b.jpg", "c.jpg"]  # of which b.jpg has the lowest hash
+    numbers = [int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) for name in names]
+    kept = kept_for_test(names, np.zeros(3, int), np.arange(3), 0.001)
+    assert kept.tolist() == [number == min(numbers) for number in numbers]
+    kept = kept_for_test(names, np.zeros(3, int), np.arange(3), 0.999)
+    assert kept.tolist() == [number != max(numbers) for number in numbers]
+
+
+def test_an_edited_group_is_another_data_set(tmp_path, loose):
+    root, rows = loose
+    how = table_of(tmp_path / "t.csv", [(*row, "") for row in rows], "path", "label", "group")
+    before = find_dataset(root, 42, how=how)
+    told = [(*row, "a" if number in (0, 1) else "") for number, row in enumerate(rows)]
+    after = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", told, "path", "label", "group"))
+    assert before.identity() != after.identity()

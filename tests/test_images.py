@@ -6,18 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tests.conftest import ROOT, write_images
-from utils.data.cache import cached_images, decoded_in_memory, image_aspects
-from utils.data.decode import Frame, UnreadableImage, aspect, decode
-from utils.data.folders import find_dataset
-from utils.data.images import DecodedImages, StoredImages
+from utils.data.cache import cached_images, decoded_in_memory
+from utils.data.decode import Frame, UnreadableImage, decode
+from utils.data.folders import Splitting, find_dataset
+from utils.data.images import DecodedImages, StoredImages, open_images
 from utils.errors import Interrupted, UserError
+from utils.run.device import cores
 
 
 def never() -> None:
@@ -32,7 +34,8 @@ def data(tmp_path):
 
 
 def build(data, folder, size=16, check=never):
-    return cached_images(find_dataset(data, seed=42), Frame(size), folder, check)
+    pixels, places = cached_images(find_dataset(data, seed=42), Frame(size), folder, check)
+    return pixels[places]
 
 
 def test_decoding_is_pillows_bilinear_resize(tmp_path):
@@ -81,7 +84,8 @@ def test_the_cache_holds_what_decoding_gives(data, tmp_path):
 def test_the_cache_is_built_once_for_all_seeds(data, tmp_path, monkeypatch):
     before = build(data, tmp_path / "cache")
     monkeypatch.setattr("utils.data.cache.decode", None)  # decoding again would fail
-    again = cached_images(find_dataset(data, seed=7), Frame(16), tmp_path / "cache", never)
+    pixels, places = cached_images(find_dataset(data, seed=7), Frame(16), tmp_path / "cache", never)
+    again = pixels[places]
     assert np.array_equal(before, again)
 
 
@@ -101,7 +105,7 @@ def test_a_changed_image_makes_a_new_cache_in_place_of_the_old(data, tmp_path, c
     index = find_dataset(data, seed=42).files.index("train/plain/a.bmp")
     assert (pixels[index] == (1, 2, 3)).all()
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
-    assert "removed the outdated" in capsys.readouterr().out
+    assert "before a change" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,7 @@ def sources(data, tmp_path):
     dataset = find_dataset(data, seed=42)
     paths = [data / name for name in dataset.files]
     return {
-        "disk": StoredImages(cached_images(dataset, Frame(16), tmp_path / "cache", never)),
+        "disk": StoredImages(*cached_images(dataset, Frame(16), tmp_path / "cache", never)),
         "ram": StoredImages(decoded_in_memory(dataset, Frame(16), never)),
         "no workers": DecodedImages(paths, Frame(16), 0),
         "two workers": DecodedImages(paths, Frame(16), 2),
@@ -284,62 +288,47 @@ def test_a_large_jpeg_keeps_twice_the_pixels_to_average(tmp_path):
     assert np.array_equal(decode(tmp_path / "large.jpg", Frame(128)), quick)  # and no more than twice
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
-def test_the_aspect_of_an_image_is_that_of_its_upright_pixels(tmp_path, kind, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", (30, 20)).save(tmp_path / f"image.{kind}", exif=exif)
-    with Image.open(tmp_path / f"image.{kind}") as opened:
-        width, height = ImageOps.exif_transpose(opened).size
-    assert aspect(tmp_path / f"image.{kind}") == width / height == (1.5 if orientation < 5 else 1 / 1.5)
-
-
-def test_the_aspects_are_measured_once_and_again_when_images_change(data, tmp_path, monkeypatch):
-    Image.new("RGB", (40, 20)).save(data / "train/plain/000.png")
-    cache, frame = tmp_path / "new" / "cache", Frame(16, fine=True)
-    images = find_dataset(data, seed=42).training_images()
-    found = image_aspects(images, frame, cache, never)
-    assert found.tolist() == [2.0 if name == "train/plain/000.png" else 1.0 for name in images.files]
-    monkeypatch.setattr("utils.data.cache.aspect", None)  # nobody asks again
-    assert np.array_equal(image_aspects(images, frame, cache, never), found)
-    monkeypatch.undo()
-    Image.new("RGB", (20, 40)).save(data / "train/plain/000.png")
-    changed = find_dataset(data, seed=42).training_images()
-    assert image_aspects(changed, frame, cache, never).max() == 1
-    assert image_aspects(changed, frame, cache, never).min() == 0.5
-    assert len(list(cache.glob("*.aspects"))) == 1
-    (damaged,) = cache.glob("*.aspects")
-    damaged.write_bytes(b"")
-    assert image_aspects(changed, frame, None, never).min() == 0.5
-    for content in (b"", b"PK\3\4", b"text"):
-        damaged.write_bytes(content)
-        assert image_aspects(changed, frame, cache, never).min() == 0.5
-    for wrong in (np.ones(3), np.ones(12, np.float32), np.zeros(12)):
-        with damaged.open("wb") as file:
-            np.save(file, wrong)
-        assert image_aspects(changed, frame, cache, never).min() == 0.5
-
-
-def test_two_runs_measure_beside_each_other(data, tmp_path):
-    """Each in a loop in which it forgets what was measured."""
-    code = (
-        "import sys\nfrom pathlib import Path\n"
-        "from utils.data.cache import image_aspects\nfrom utils.data.decode import Frame\n"
-        "from utils.data.folders import find_dataset\n"
-        "images, cache = find_dataset(Path(sys.argv[1]), seed=42).training_images(), Path(sys.argv[2])\n"
-        "for _ in range(30):\n"
-        "    image_aspects(images, Frame(16, fine=True), cache, lambda: None)\n"
-        "    [note.unlink(missing_ok=True) for note in cache.glob('*.aspects')]\n"
-    )
-    command = [sys.executable, "-c", code, str(data), str(tmp_path / "cache")]
-    runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
-
-
 def test_the_disk_space_that_is_taken_is_that_of_the_file(data, tmp_path, monkeypatch):
     taken = []
     monkeypatch.setattr("os.posix_fallocate", lambda descriptor, start, length: taken.append(length))
     build(data, tmp_path / "cache")
     (path,) = (tmp_path / "cache").glob("*.npy")
     assert taken == [path.stat().st_size]
+
+
+def test_a_cache_is_shared_however_images_are_split(data, tmp_path, monkeypatch):
+    table = tmp_path / "t.csv"
+    names = sorted(find_dataset(data, seed=42).files, reverse=True)
+    rows = [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names)]
+    table.write_text("\n".join(["path,label", *rows]))
+    before = dict(zip(find_dataset(data, seed=42).files, build(data, tmp_path / "cache"), strict=True))
+    monkeypatch.setattr("utils.data.cache.decode", None)  # decoding again would fail
+    dataset = find_dataset(data, 42, how=Splitting(labels=table))
+    source = StoredImages(*cached_images(dataset, Frame(16), tmp_path / "cache", never))
+    (found,) = source.batches([np.arange(len(names))])
+    for name, pixels in zip(dataset.files, found, strict=True):
+        assert np.array_equal(pixels.permute(1, 2, 0), before[name])
+    assert dataset.files != tuple(before)
+
+
+@pytest.mark.parametrize(("free", "kept"), [(4.001, True), (3.999, False)])
+def test_images_are_kept_on_disk_where_a_quarter_of_what_is_free_will_do(
+    data, tmp_path, monkeypatch, capsys, free, kept
+):
+    dataset, cache = find_dataset(data, seed=42), tmp_path / "not/there/yet"
+    size = len(dataset.files) * 16 * 16 * 3
+    usage = SimpleNamespace(free=free * size)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage if place == tmp_path else None)
+    source = open_images(dataset, Frame(16), "auto", cache, None, never)
+    out = capsys.readouterr().out
+    assert isinstance(source, StoredImages if kept else DecodedImages)
+    assert f"{size / 1e9:.2g} GB of decoded images" in out
+    assert f"{free * size / 1e9:.2g} GB are free in" in out
+    assert ("cache    off" in out) == (not kept)
+    if kept:
+        usage.free = 0  # it is there already
+        assert isinstance(open_images(dataset, Frame(16), "auto", cache, None, never), StoredImages)
+    else:
+        assert source.num_workers == cores()
+        assert open_images(dataset, Frame(16), "auto", cache, 1, never).num_workers == 1
+        assert open_images(dataset, Frame(16), "off", cache, None, never).num_workers == 0

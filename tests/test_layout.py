@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.conftest import CLASSES, write_images
-from utils.data.folders import find_dataset
+from utils.data.folders import Splitting, find_dataset
 from utils.data.layout import split_of
 from utils.errors import UserError
 
@@ -66,6 +66,73 @@ def test_folders_within_a_class_are_part_of_it(tmp_path):
     dataset = find_dataset(tmp_path, seed=42)
     assert dataset.classes == ("cat", "dog")
     assert dataset.pool == 16
+    assert dataset.notes[1:] == ("part of the classes are the folders in theirs: circle, plain",)
+
+
+def test_classes_that_sound_like_splits_are_classes(tmp_path):
+    """Of scenes."""
+    flat(tmp_path, "train_station", "valley", "testing_ground", "value")
+    with pytest.raises(UserError, match="testing_ground would be a class"):
+        find_dataset(tmp_path, seed=42)
+    shutil.rmtree(tmp_path / "testing_ground")
+    assert find_dataset(tmp_path, seed=42).classes == ("train_station", "valley", "value")
+
+
+def test_folders_that_are_linked_twice_count_twice_and_those_that_lead_back_are_named(tmp_path):
+    write_images(tmp_path / "all", 5, seed=0)
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in ("train", "test"):
+        (root / name).symlink_to(tmp_path / "all")
+    (tmp_path / "all/plain/up").symlink_to(tmp_path)
+    (tmp_path / "all/plain/same").symlink_to(tmp_path / "all/plain")
+    (tmp_path / "all/plain/loop").symlink_to("loop")
+    dataset = find_dataset(root, seed=42)
+    assert len(dataset.files) == 30
+    assert dataset.notes[1:] == ("6 files not taken for images, by endings: none 6",)
+    linked = tmp_path / "linked"
+    linked.symlink_to(root)
+    table = tmp_path / "t.csv"
+    rows = [
+        f"{place / name},{name.split('/')[1]}" for place in (linked, root.resolve()) for name in dataset.files
+    ]
+    for some_rows in (rows[:30], rows[30:]):
+        table.write_text("\n".join(["path,label", *some_rows]))
+        assert sorted(find_dataset(linked, 42, how=Splitting(labels=table)).files) == sorted(dataset.files)
+
+
+def test_what_lies_beside_an_unpacked_folder_is_named(tmp_path):
+    write_images(tmp_path / "images", 5, seed=0)
+    shutil.copy(tmp_path / "images/plain/000.png", tmp_path / "cover.PNG")
+    (tmp_path / "meta").mkdir()
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.notes[:3] == (
+        "the folders in images are the classes",
+        "not used, since in no folder of a class: 1 image (1 in the data folder)",
+        "not used, since no images are in there: meta",
+    )
+
+
+def test_a_test_folder_of_one_folder_of_no_class_is_not_used(tmp_path):
+    """As that of Tiny ImageNet."""
+    write_images(tmp_path / "train", 10, seed=0)
+    write_images(tmp_path, 3, seed=1, classes=["plain"])
+    (tmp_path / "test").mkdir()
+    (tmp_path / "plain").rename(tmp_path / "test/images")
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.notes[1] == "not used, since in no folder of a class: 3 images (3 in test/images)"
+    assert "are kept for the test" in dataset.notes[2]
+
+
+def test_what_was_not_used_is_told_with_what_lacks(tmp_path):
+    for split in ("train", "test"):
+        write_images(tmp_path / split, 3, seed=0)
+    for path in (tmp_path / "test/plain").iterdir():
+        path.unlink()
+    with pytest.raises(
+        UserError, match="only in train: plain; not used, since no images are in there: test/plain"
+    ):
+        find_dataset(tmp_path, seed=42)
 
 
 @pytest.mark.parametrize("stray", ["train/stray.png", "test/stray.png", "stray.png"])
@@ -130,10 +197,23 @@ def flat(root, *names):
         (("test", "car", "bus"), "data/test is called like a split, and no folder beside it"),
         (("car", "bus", "test/car", "test/bus"), "data/test is called like a split, and no folder beside it"),
         (("val/car", "val/bus"), "data/val is called like a split, and no folder beside it"),
-        (("car/train", "car/test", "bus/train", "bus/test"), "data/bus/test is called like a split, but bus"),
-        (("one/train/car", "two/train/car"), "data/one/train is called like a split, but one like a class"),
+        (
+            ("car/train", "car/test", "bus/train", "bus/test"),
+            "data/bus/test is called like a split, but lies in",
+        ),
+        (("one/train/car", "two/train/car"), "data/one/train is called like a split, but lies in"),
         (("train/car", "training/car"), "data/train and .*data/training are both called like a train folder"),
         (("train1/car", "train2/car"), "data/train1 and .*data/train2 are both called like a train folder"),
+        (
+            ("data_train/train/car", "data_train/train/bus", "data_train/val/car"),
+            "train and val, which are no",
+        ),
+        (("a/x/train", "b/x/train"), "a/x/train is called like a split, but lies in"),
+        (("cars_train/cars_train", "cars_test/cars_test"), "cars_test would be a class, but"),
+        (("trainset/a", "trainset/b", "testset/a", "testset/b"), "would be a class, but"),
+        (("rps/a", "rps/b", "rps-test-set/a", "rps-test-set/b"), "rps-test-set would be a class, but"),
+        (("x_train", "x_valid", "more"), "x_train would be a class, but"),
+        (("yes", "no", "tumors/yes", "tumors/no"), "data/tumors holds folders that are called like those"),
         (("car",), "data holds one class, car; at least 2"),
         (("train/car", "test/car"), "data holds one class, car; at least 2"),
         ((".", ".."), "data holds images in no folders of classes"),

@@ -44,7 +44,18 @@ def test_a_run_on_a_cpu_leaves_what_is_promised_and_nothing_else(program, capsys
     out, err = capsys.readouterr()
     assert err == ""  # no progress bars where the output is not a terminal
     assert [line.split()[0] for line in out.splitlines() if line[:1] not in ("", "|")] == [
-        *("device", "data", "data", "network", "tricks", "schedule:", "loss:", "augmentation:"),
+        *(
+            "device",
+            "data",
+            "data",
+            "classes",
+            "network",
+            "cache",
+            "tricks",
+            "schedule:",
+            "loss:",
+            "augmentation:",
+        ),
         *("epoch", "1/2", "2/2", "macro-F1", "confidence", "accept", "accept", "test", "results"),
         "learning_curve.png,",
     ]

@@ -17,7 +17,7 @@ ANCESTOR_DEFAULTS = {
     "pretrained": 1,
     "pretrained_path": None,
     "zero_gamma": False,
-    "num_workers": 0,
+    "num_workers": None,
     "seed": 42,
     "batch_size": 64,
     "epochs": 120,

@@ -110,9 +110,9 @@ def unfinished(commands: Commands) -> dict[str, Namespace]:
         if problem and not (folder / "last.pt").exists():  # else the run's own flags count
             raise UserError(f"{run}: {problem}")
         left[run] = args
-    first = next(iter(left.values()), None)
-    if first and not first.demo:  # which is drawn first
-        find_dataset(Path(first.data_dir), first.seed, how=Splitting.of(first))
+    data = {(args.data_dir, Splitting.of(args)) for args in left.values() if not args.demo}  # drawn first
+    for folder, how in sorted(data, key=str):
+        find_dataset(Path(folder), 0, how=how)
     return left
 
 

@@ -1,7 +1,7 @@
 """The decoded cache: every image of a data set, decoded and resized once, in one mapped file.
 
-The file is a plain `.npy` array, uint8 [n, S, S, 3], in the order of `Dataset.files`; it holds all
-splits, so every seed and every experiment on the same images shares it. Its name carries a
+The file is a plain `.npy` array, uint8 [n, S, S, 3], in the order of the files' names; it holds all
+splits, so every experiment on the same images shares it, however they are split. Its name carries a
 fingerprint of what it was made from. It is written beside its place and renamed when whole, under a
 lock, so a killed build leaves nothing that could be taken for a cache, and of several runs that
 start together one builds while the others wait.
@@ -34,7 +34,7 @@ IMAGES_AT_ONCE = 256
 def fingerprint(dataset: Dataset, frame: Frame) -> str:
     """A hash of the frame and of each file's name, length and time of change."""
     digest = hashlib.sha256(f"{FORMAT}\n{frame.size}{' crop' * frame.crop}{' fine' * frame.fine}\n".encode())
-    for name, status in zip(dataset.files, dataset.statuses, strict=True):
+    for name, status in sorted(zip(dataset.files, dataset.statuses, strict=True)):
         digest.update(f"{name}\0{status.length}\0{status.changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -61,8 +61,10 @@ def decoded_size(dataset: Dataset, frame: Frame) -> int:
     return len(dataset.files) * frame.size**2 * 3
 
 
-def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[[], None]) -> np.ndarray:
-    """The decoded images, uint8 [n, size, size, 3], mapped from a file under `folder`.
+def cached_images(
+    dataset: Dataset, frame: Frame, folder: Path, check: Callable[[], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decoded images [n, size, size, 3], uint8, mapped from a file in `folder`, and their places in it [n].
 
     Builds the file first where it is missing or damaged. `check` is called between images and may
     raise to stop the build. Raises `UserError` naming the images that cannot be read.
@@ -70,20 +72,22 @@ def cached_images(dataset: Dataset, frame: Frame, folder: Path, check: Callable[
     folder.mkdir(parents=True, exist_ok=True)
     path = cache_file(dataset, frame, folder)
     shape = (len(dataset.files), frame.size, frame.size, 3)
+    places = np.empty(len(dataset.files), np.int64)
+    places[sorted(range(len(places)), key=dataset.files.__getitem__)] = np.arange(len(places))
 
     pixels = _map(path, shape)
     if pixels is None:
         with locked(folder / f"{_of_frame(dataset, frame)}.lock", check):
             pixels = _map(path, shape)  # another run may have built it while this one waited
             if pixels is None:
-                _build(path, dataset, frame, shape, check)
+                _build(path, dataset, frame, shape, places, check)
                 for other in folder.glob(f"{glob.escape(_of_frame(dataset, frame))}-*.npy"):
                     if other != path:
-                        print(f"cache: the images changed; removed the outdated {visible(other)}")
+                        print(f"cache: removed {visible(other)}, of other images or of these before a change")
                         other.unlink()
                 pixels = _map(path, shape)
     assert pixels is not None
-    return pixels
+    return pixels, places
 
 
 def decoded_in_memory(dataset: Dataset, frame: Frame, check: Callable[[], None]) -> np.ndarray:
@@ -125,7 +129,12 @@ def locked(path: Path, check: Callable[[], None]) -> AcquireReturnProxy:
 
 
 def _build(
-    path: Path, dataset: Dataset, frame: Frame, shape: tuple[int, ...], check: Callable[[], None]
+    path: Path,
+    dataset: Dataset,
+    frame: Frame,
+    shape: tuple[int, ...],
+    places: np.ndarray,
+    check: Callable[[], None],
 ) -> None:
     with replacing(path) as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -135,7 +144,7 @@ def _build(
         _reserve(file.fileno(), start + len(dataset.files) * length, path.parent)
 
         def write(index: int, pixels: np.ndarray) -> None:
-            os.pwrite(file.fileno(), pixels.data, start + index * length)
+            os.pwrite(file.fileno(), pixels.data, start + int(places[index]) * length)
 
         refuse(_decode_all(dataset, frame, write, check), len(dataset.files))
 

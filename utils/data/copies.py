@@ -48,8 +48,8 @@ def find_copies(
     note = folder / f"{series(dataset)}.pairs.npz"
     near = _read(note, key)
     if near is None:
-        thumbnails = looks.records["thumbnail"][looks.places[first]]
-        found = near_pairs(thumbnails, device, check)
+        one_each = looks.of(first)
+        found = near_pairs(one_each["thumbnail"], one_each["colour"], device, check)
         near = np.empty(len(found.similarity), PAIR)
         near["contents"], near["similarity"] = contents[found.images], found.similarity
         with replacing(note) as file:

@@ -48,6 +48,7 @@ class Look(NamedTuple):
     content: int
     width: int
     height: int
+    colour: tuple[int, int]
     thumbnail: np.ndarray
 
 
@@ -70,8 +71,9 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
 def look(path: Path) -> Look:
     """Read an image file whole, for what is known of it without training.
 
-    That is a hash of its bytes, 64 bits; its upright width and height in pixels; and a grey thumbnail, uint8
-    [THUMBNAIL_SIDE, THUMBNAIL_SIDE], to which it is squeezed. Raises `UnreadableImage`.
+    That is a hash of its bytes, 64 bits; its upright width and height in pixels; its mean colour, as the blue
+    and red differences of YCbCr, 0 to 255; and a thumbnail, the luminance of all of it squeezed to uint8
+    [THUMBNAIL_SIDE, THUMBNAIL_SIDE]. Raises `UnreadableImage`.
     """
     with _explained(path):
         content = path.read_bytes()
@@ -82,9 +84,11 @@ def look(path: Path) -> Look:
                 size = upright.size
             elif orientation in (5, 6, 7, 8):
                 size = size[::-1]
-            grey = upright.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), RESAMPLING[False])
+            small = upright.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), RESAMPLING[False])
+            pixels = np.asarray(small.convert("YCbCr"))
+            blue, red = pixels[..., 1:].mean((0, 1)).round().astype(int).tolist()
             digest = hashlib.blake2b(content, digest_size=8).digest()
-            return Look(int.from_bytes(digest, "big"), *size, np.asarray(grey))
+            return Look(int.from_bytes(digest, "big"), *size, (blue, red), pixels[..., 0])
 
 
 @contextmanager

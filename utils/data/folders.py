@@ -4,7 +4,8 @@ import hashlib
 import os
 import re
 from argparse import Namespace
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.data.labels import read_labels
-from utils.data.layout import SPLIT_NAMES, Labelled, Tree, find_layout, passed_by
+from utils.data.layout import INSTEAD, SPLIT_NAMES, Labelled, Tree, find_layout, passed_by
 from utils.data.split import kept_for_test, stratified_split
 from utils.errors import UserError
 from utils.run.randomness import generator
@@ -122,15 +123,22 @@ def find_dataset(
     found = _without(found, without, where)
     if how.group_by:
         found = _grouped(found, how.group_by, where)
-    if named := {image.group for image in found} - {""}:
-        alone = sum(not image.group for image in found)
+    named = Counter(image.group for image in found if image.group)
+    if named:
+        alone = len(found) - named.total()
         more = f"; {count(alone, 'image')} of no group" if alone else ""
-        notes.append(f"{count(len(named), 'group')}, each in one split{more}")
-    classes = _classes(found, where)
-    found = _with_test_images(found, where, how, notes)
-    _refuse_shared_groups(found)
-
+        ((name, most),) = named.most_common(1)
+        largest = f"the largest, {name}, of {count(most, 'image')}"
+        notes.append(f"{count(len(named), 'group')}, each in one split, {largest}{more}")
+    try:
+        classes = _classes(found, where)
+    except UserError as error:
+        raise UserError(
+            "; ".join([str(error), *(note for note in notes if note.startswith("not used"))])
+        ) from None
     numbers = {name: number for number, name in enumerate(classes)}
+    found = _with_test_images(found, numbers, where, how, notes)
+    _refuse_shared_groups(found)
     order = {split: number for number, split in enumerate(SPLIT_NAMES)}
     found.sort(key=lambda image: (order[image.split], numbers[image.label]))
     labels = np.array([numbers[image.label] for image in found], dtype=np.int64)
@@ -143,7 +151,9 @@ def find_dataset(
         groups = _group_numbers(found[:pool])[1] if named else None
         train, val = stratified_split(labels[:pool], how.val_fraction, generator(seed, "split"), groups)
         if not len(val):
-            raise UserError(f"{where}: each class has one image or group, so none to validate on; add more")
+            raise UserError(
+                f"{where}: each class has one image or group left, so none to validate on; add more"
+            )
         if lacking := [name for name, number in numbers.items() if number not in labels[val]]:
             notes.append(f"too small to validate on some images: {some(lacking, NAMES_SHOWN)}")
         splits |= {"train": train, "val": val}
@@ -167,7 +177,8 @@ def _grouped(found: list[Labelled], group_by: str, where: str) -> list[Labelled]
     if any(image.group for image in found):
         raise UserError(f"{where} tells groups already; leave out --group_by")
     matches = [re.search(group_by, image.path) for image in found]
-    texts = [(match[1] if match.re.groups else match[0]) or "" if match else "" for match in matches]
+    # The first of the groups in brackets that took part, or all that was found.
+    texts = [next(filter(None, (*match.groups(), match[0])), "") if match else "" for match in matches]
     if not any(texts):
         raise UserError(f"--group_by {group_by} finds nothing in the paths, such as {found[0].path}")
     return [image._replace(group=text) for image, text in zip(found, texts, strict=True)]
@@ -196,34 +207,40 @@ def _classes(found: list[Labelled], where: str) -> tuple[str, ...]:
             only = "; ".join(f"only in {side}: {some(of, NAMES_SHOWN)}" for side, of in parts.items() if of)
             raise UserError(f"{where}: the splits hold different classes; {only}")
     if len(classes) < 2:
-        raise UserError(f"{where} holds one class, {min(classes)}; at least 2 are needed")
+        raise UserError(f"{where} holds one class, {min(classes)}; at least 2 are needed: {INSTEAD}")
     return tuple(sorted(classes))
 
 
-def _with_test_images(found: list[Labelled], where: str, how: Splitting, notes: list[str]) -> list[Labelled]:
-    """The same images, some of them of "test"."""
+def _with_test_images(
+    found: list[Labelled], numbers: Mapping[str, int], where: str, how: Splitting, notes: list[str]
+) -> list[Labelled]:
+    """The same images, some of them of "test"; the classes have `numbers`."""
     splits = {image.split for image in found}
-    if "test" in splits:
+    if {"test", "val"} & splits:
         _say_not_used("test_fraction", how, notes)
+    if "test" in splits:
         return found
     if "val" in splits:
-        _say_not_used("test_fraction", how, notes)
         notes.append(
             "no test images: the validation images are tested on, and some training images are validated on"
         )
         return [image._replace(split="test") if image.split == "val" else image for image in found]
     names, groups = _group_numbers(found)
-    by = "groups" if len(names) < len(found) else "files"
-    notes.append(
-        f"no test images: about {100 * how.test_fraction:g} % of each class are kept for the test, by the "
-        f"{by}' names, the same whatever --seed"
-    )
-    labels = np.unique([image.label for image in found], return_inverse=True)[1]
+    labels = np.array([numbers[image.label] for image in found])
     kept = kept_for_test(names, labels, groups, how.test_fraction)
-    for label in np.unique(labels):
-        if not kept[labels == label].any():
-            name = found[int(np.flatnonzero(labels == label)[0])].label
-            raise UserError(f"{where}: class {name} is too small to test on some of its {by}; add more")
+    shares = np.bincount(labels, kept) / np.bincount(labels)
+    what = "groups" if any(image.group for image in found) else "files"
+    if not shares.all():
+        label = int(shares.argmin())
+        number = len({*groups[labels == label].tolist()})
+        raise UserError(
+            f"{where}: class {[*numbers][label]} has {count(number, what[:-1])}, too few to test on some of "
+            "them and to train on others; add more"
+        )
+    notes.append(
+        f"no test images: about {100 * how.test_fraction:g} % of each class ({100 * shares.min():.0f} to "
+        f"{100 * shares.max():.0f} %) are kept for the test, by the {what}' names, the same whatever --seed"
+    )
     return [image._replace(split="test") if test else image for image, test in zip(found, kept, strict=True)]
 
 

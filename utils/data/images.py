@@ -60,7 +60,7 @@ def open_images(
         num_workers = cores() if num_workers is None else num_workers
     match cache:
         case "disk":
-            return StoredImages(cached_images(dataset, frame, cache_dir, check))
+            return StoredImages(*cached_images(dataset, frame, cache_dir, check))
         case "ram":
             return StoredImages(decoded_in_memory(dataset, frame, check))
         case "off":
@@ -92,14 +92,18 @@ def _channels_last(pixels: np.ndarray) -> torch.Tensor:
 
 
 class StoredImages:
-    """Decoded images in one array [n, S, S, 3] uint8, in memory or mapped from the cache file."""
+    """Decoded images in one array [n, S, S, 3] uint8, in memory or mapped from the cache file.
 
-    def __init__(self, pixels: np.ndarray):
+    `places` [n] are those of the images in it, if they are in another order.
+    """
+
+    def __init__(self, pixels: np.ndarray, places: np.ndarray | None = None):
         self.pixels = pixels
+        self.places = np.arange(len(pixels)) if places is None else places
 
     def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         for indices in index_lists:
-            batch = self.pixels[indices]
+            batch = self.pixels[self.places[indices]]
             if isinstance(self.pixels.base, mmap.mmap):
                 # The pages stay in the system's file cache, which may keep or drop them; only this
                 # process lets go of them, so that its memory does not grow with the data set.

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.data.layout import EXTENSIONS, SPLIT_NAMES, Labelled, Tree, is_foreign, split_of
+from utils.data.layout import EXTENSIONS, SPLIT_NAMES, Labelled, Tree, is_foreign, places, split_of
 from utils.errors import UserError
 from utils.text import count, some
 
@@ -45,8 +45,10 @@ def read_labels(table: Path, root: Path, tree: Tree) -> tuple[list[Labelled], li
         raise UserError(f"--labels {table}: {some(problems, PROBLEMS_SHOWN, '; ')}")
     if not found:
         raise UserError(f"--labels {table} has no rows")
-    unlisted = len(images - found.keys())
-    notes = [f"not used, since not in {table}: {count(unlisted, 'image')}"] if unlisted else []
+    unlisted = [path for path in tree.images if path not in found]
+    notes = [f"not used, since not in {table}: {places(unlisted)}"] if unlisted else []
+    if "split" not in titles and (named := sorted({*filter(split_of, tree.folders[""])})):
+        notes.append(f"{table} tells no splits, whatever folders are called like some: {some(named, 5)}")
     return sorted((image for _, image in found.values()), key=lambda image: image.path.split(os.sep)), notes
 
 
@@ -65,7 +67,7 @@ def _lines(table: Path) -> Iterator[tuple[int, list[str]]]:
             except csv.Error as error:
                 raise UserError(f"--labels {table}, line {begins}: {error}") from error
     except OSError as error:
-        raise UserError(f"--labels {table}: {error.strerror or error}") from error
+        raise UserError(f"--labels {table}: {error.strerror or error}; name the table") from error
 
 
 def _wrong_titles(titles: list[str]) -> str | None:
@@ -78,8 +80,11 @@ def _wrong_titles(titles: list[str]) -> str | None:
 
 def _path_in(root: Path, path: str) -> str:
     """A path in the data folder as `Tree` has it, whether the table has it so, in full or by detours."""
-    place = os.path.abspath(root)
-    return os.path.relpath(os.path.join(place, path), place)
+    found = (
+        os.path.relpath(os.path.join(place, path), place)
+        for place in (os.path.abspath(root), os.path.realpath(root))
+    )
+    return min(found, key=lambda path: path.startswith(os.pardir))
 
 
 def _wrong_text(told: dict[str, str], splits: bool) -> Iterator[str]:
@@ -116,6 +121,8 @@ def _why_not(path: str, root: Path) -> str:
         return f"{path} is hidden or of the system, and not used"
     if not os.path.lexists(root / path):
         return f"{path} is not there"
+    if os.path.isdir(root / path):
+        return f"{path} is a folder"
     return f"{path} is not called like an image ({', '.join(sorted(EXTENSIONS))})"
 
 

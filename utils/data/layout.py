@@ -23,6 +23,7 @@ BESIDE = {"seg", "set", "data", "dataset", "split", "folder", "image", "images",
 # Folders that systems and programs make, beside the hidden ones; never looked into.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 EXPECTED = "<class>/ folders of images, or train/<class>/ and test/<class>/"
+INSTEAD = f"expected {EXPECTED}, or a table of --labels"
 PLACES_SHOWN = 5
 
 
@@ -44,23 +45,26 @@ class Tree:
     def of(cls, root: Path) -> "Tree":
         """What lies in `root`, where folders and files may be links; raises `OSError`."""
         tree = cls()
-        tree._look_into(str(root), "", set())
+        tree._look_into(str(root), "", (os.path.realpath(root),))
         return tree
 
-    def _look_into(self, root: str, place: str, seen: set[str]) -> int:
-        """Add what is in a folder of it, and give the number of images."""
+    def _look_into(self, root: str, place: str, above: tuple[str, ...]) -> int:
+        """Add what is in a folder of it, and give the number of images.
+
+        `above` has the true paths of that folder and of those by which it was reached.
+        """
         self.folders[place] = []
-        real = os.path.realpath(os.path.join(root, place))
-        if real in seen:  # a link back
-            return 0
-        seen.add(real)
         with os.scandir(os.path.join(root, place)) as entries:
             own = sorted((entry.name, entry) for entry in entries if not is_foreign(entry.name))
         for name, entry in own:
             path = os.path.join(place, name)
-            if entry.is_dir():
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+                true = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], name)
+                if any(os.path.join(other, "").startswith(os.path.join(true, "")) for other in above):
+                    self.others.append(path)  # a link back
+                    continue
                 self.folders[place].append(name)
-                self.images_in[place] += self._look_into(root, path, seen)
+                self.images_in[place] += self._look_into(root, path, (*above, true))
             # A link that leads nowhere is told when it is read; a pipe is never read.
             elif is_image(name) and (entry.is_file() or not os.path.exists(entry.path)):
                 self.images.append(path)
@@ -102,14 +106,19 @@ def find_layout(root: Path, tree: Tree) -> tuple[list[Labelled], list[str]]:
         raise UserError(f"--data_dir {root} holds no images ({endings}); expected {EXPECTED}")
     place = _unpacked(tree)
     splits = _splits(root, place, tree)
-    notes = [f"splits by folders: {', '.join(f'{split} in {where}' for split, where in splits.items())}"]
-    if not splits:
+    if splits:
+        notes = [f"splits by folders: {', '.join(f'{split} in {where}' for split, where in splits.items())}"]
+    else:
         splits = {"train": place}
-        notes = [f"the folders in {place} are the classes"] if place else []
-        _refuse_splits_within(root, place, tree)
+        notes = [f"the folders in {place or 'it'} are the classes"]
+    classes = tree.full_folders(splits["train"])
+    _refuse_unlikely(root, splits["train"], classes, tree)
+    within = {name for folder in classes for name in tree.full_folders(os.path.join(splits["train"], folder))}
+    if within:
+        notes.append(f"part of the classes are the folders in theirs: {some(sorted(within), PLACES_SHOWN)}")
 
     found: list[Labelled] = []
-    unused: Counter[str] = Counter()
+    unused: list[str] = []
     folders = {f"{folder}{os.sep}" if folder else "": split for split, folder in splits.items()}
     for path in tree.images:
         folder = next((folder for folder in folders if path.startswith(folder)), None)
@@ -117,11 +126,11 @@ def find_layout(root: Path, tree: Tree) -> tuple[list[Labelled], list[str]]:
         if folder is not None and inside:
             found.append(Labelled(path, inside, name, folders[folder]))
         else:
-            unused[os.path.dirname(path) or "the data folder"] += 1
+            unused.append(path)
     if unused:
-        told = some((f"{number} in {where}" for where, number in unused.most_common()), PLACES_SHOWN)
-        notes.append(f"not used, since in no folder of a class: {count(unused.total(), 'image')} ({told})")
-    looked_at = dict.fromkeys((place, *splits.values()))
+        notes.append(f"not used, since in no folder of a class: {places(unused)}")
+    above = [place[:end] for end, letter in enumerate(place) if letter == os.sep]
+    looked_at = dict.fromkeys(("", *above, place, *splits.values()))
     named = [os.path.join(folder, name) for folder in looked_at for name in tree.folders[folder]]
     if empty := [folder for folder in named if not tree.images_in[folder]]:
         notes.append(f"not used, since no images are in there: {some(empty, PLACES_SHOWN)}")
@@ -133,7 +142,7 @@ def _unpacked(tree: Tree) -> str:
     place = ""
     while len(names := tree.full_folders(place)) == 1 and not split_of(names[0]):
         inner = os.path.join(place, names[0])
-        if tree.images_right_in(place) or tree.images_right_in(inner):
+        if tree.images_right_in(inner):
             break
         place = inner
     return place
@@ -153,37 +162,60 @@ def _splits(root: Path, place: str, tree: Tree) -> dict[str, str]:
     if named and "train" not in named:
         raise UserError(
             f"{root / place / min(named.values())} is called like a split, and no folder beside it like that "
-            "of training images; call that train or, if this is a class, rename it"
+            "of training images; call that train, or name the folder that holds both; if this is a class, "
+            "rename it"
         )
-    splits = {}
+    splits: dict[str, str] = {}
     for split in filter(named.__contains__, SPLIT_NAMES):
         folder = os.path.join(place, named[split])
         inner = tree.full_folders(folder)
         if len(inner) == 1 and split_of(inner[0]) == split:
             folder = os.path.join(folder, inner[0])
-        if tree.full_folders(folder):
+        inner = tree.full_folders(folder)
+        if split == "train" and not inner:
+            raise UserError(
+                f"{root / folder} holds images in no folders of classes; if it is one, rename it; {INSTEAD}"
+            )
+        # One folder of another name holds images of no known class, as test/images often does.
+        if len(inner) > 1 or {*inner} & {*tree.full_folders(splits.get("train", folder))}:
             splits[split] = folder
-        elif split == "train":
-            raise UserError(f"{root / folder} holds images in no folders of classes; {_instead()}")
     return splits
 
 
-def _refuse_splits_within(root: Path, place: str, tree: Tree) -> None:
+def _refuse_unlikely(root: Path, place: str, classes: list[str], tree: Tree) -> None:
     """Raise `UserError` where the folders of classes, or those in them, are not what they are taken for."""
-    names = tree.full_folders(place)
-    if not names:
-        raise UserError(f"{root / place} holds images in no folders of classes; {_instead()}")
-    for name in names:
-        for inner in tree.full_folders(os.path.join(place, name)):
-            if split_of(inner):
+    if not classes:
+        raise UserError(f"{root / place} holds images in no folders of classes; {INSTEAD}")
+    inside = {name: set(tree.full_folders(os.path.join(place, name))) for name in classes}
+    for name in classes:
+        others = set(classes) - {name}
+        if others and others <= inside[name]:
+            raise UserError(
+                f"{root / place / name} holds folders that are called like those beside it, as a copy "
+                "of them would; move one away"
+            )
+        alike = any(len(inside[name] & inside[other]) > 1 for other in others)
+        if _hint_of(name) and (alike or {*map(_hint_of, others)} - {_hint_of(name), None}):
+            raise UserError(
+                f"{root / place / name} would be a class, but it and what lies in it or beside it are called "
+                f"like parts of a split; {INSTEAD}"
+            )
+    splits = list(filter(split_of, classes))
+    if len(splits) > 1:
+        raise UserError(f"{root / place} holds {' and '.join(splits)}, which are no classes; {INSTEAD}")
+    for folder in tree.folders:
+        if folder != place and f"{folder}{os.sep}".startswith(os.path.join(place, "")):
+            for name in filter(split_of, tree.full_folders(folder)):
                 raise UserError(
-                    f"{root / place / name / inner} is called like a split, but {name} like a class; "
-                    f"{_instead()}"
+                    f"{root / folder / name} is called like a split, but lies in what would be a class; "
+                    f"{INSTEAD}"
                 )
 
 
-def _instead() -> str:
-    return f"expected {EXPECTED}, or a table of --labels"
+def _hint_of(name: str) -> str | None:
+    """How a word in a folder's name begins that may mean a split, or None."""
+    hint = re.search(r"(?<![^\W\d_])(train|valid|test)", name.lower())
+    return hint[0] if hint else None
 
 
 def split_of(name: str) -> str | None:
@@ -202,6 +234,13 @@ def is_foreign(name: str) -> bool:
 def is_image(name: str) -> bool:
     """Whether a file is called like an image; whether it is one, reading it will tell."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def places(images: Iterable[str]) -> str:
+    """How many images there are, and where."""
+    folders = Counter(os.path.dirname(image) or "the data folder" for image in images)
+    told = some((f"{number} in {folder}" for folder, number in folders.most_common()), PLACES_SHOWN)
+    return f"{count(folders.total(), 'image')} ({told})"
 
 
 def passed_by(files: Iterable[str]) -> list[str]:

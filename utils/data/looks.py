@@ -20,6 +20,7 @@ RECORD = np.dtype(
         ("content", "<u8"),
         ("width", "<i4"),
         ("height", "<i4"),
+        ("colour", "u1", 2),
         ("thumbnail", "u1", (THUMBNAIL_SIDE, THUMBNAIL_SIDE)),
     ]
 )
@@ -29,8 +30,7 @@ RECORD = np.dtype(
 class Looks:
     """What is known of n images: records of `RECORD`, of which the image's number `places` tells its own.
 
-    A record's `content` is a hash of the file's bytes, its size that of the upright image in pixels, and its
-    thumbnail grey. Images that cannot be read have none, but a reason in `unreadable`, by their names.
+    They are what `look` finds. Images that cannot be read have none, but a reason in `unreadable`, by name.
     """
 
     records: np.ndarray

@@ -25,8 +25,10 @@ LIKE = 0.9  # the least correlation of details of two images that are told as on
 UNLIKE = 0.7  # a correlation of pixels before fitting that no fitting makes up for
 COMPARED_SIDE = 16
 # Of the images whose hashes are near an image's, so many are compared by pixels: no more would be looked at.
-MOST_CANDIDATES = 64
+MOST_CANDIDATES = 16
+NO_COLOUR = 128  # of both colour differences
 BLOCK, OTHERS = 256, 2048  # images compared at once
+FEW = 20_000
 STEPS = (0.04, 0.02, 0.01)  # of the edges of a part while it is fitted, as shares of an image
 
 
@@ -44,12 +46,19 @@ class NearPairs(NamedTuple):
     similarity: np.ndarray
 
 
-def near_pairs(thumbnails: np.ndarray, device: torch.device, check: Callable[[], None]) -> NearPairs:
-    """Which of n images show nearly the same, by their thumbnails: uint8 [n, SIDE, SIDE], grey.
+def near_pairs(
+    thumbnails: np.ndarray, colours: np.ndarray, device: torch.device, check: Callable[[], None]
+) -> NearPairs:
+    """Which of n images show nearly the same.
 
-    Images of a single colour are like no others. `check` is called in between and may raise to stop.
+    By their thumbnails, uint8 [n, SIDE, SIDE], grey, and their mean colours [n, 2], as `look` gives them.
+
+    Images of a single colour are like no others. Few images are compared on the CPU, whatever the device.
+    `check` is called in between and may raise to stop.
     """
-    count, dtype = len(thumbnails), DTYPES[choose_precision("auto", device)]
+    count = len(thumbnails)
+    device = device if count > FEW else torch.device("cpu")
+    dtype = DTYPES[choose_precision("auto", device)]  # each holds whole numbers up to 63
     parts = _parts().to(device)
 
     def thumbnail(numbers: np.ndarray | slice) -> torch.Tensor:
@@ -72,7 +81,8 @@ def near_pairs(thumbnails: np.ndarray, device: torch.device, check: Callable[[],
                 candidates.append(torch.cat([near, -same[row, other].long()[None]]).cpu().numpy())
             cut, whole_one, part = _nearest(np.concatenate(candidates, axis=1))
             similarity = _compare(thumbnail(cut), thumbnail(whole_one), parts[torch.from_numpy(part)])
-            for pair in np.flatnonzero(similarity >= LIKE).tolist():
+            like = (similarity >= LIKE) & _alike(colours[cut], colours[whole_one])
+            for pair in np.flatnonzero(like).tolist():
                 key = (int(min(cut[pair], whole_one[pair])), int(max(cut[pair], whole_one[pair])))
                 found[key] = max(found.get(key, 0), float(similarity[pair]))
             bar.update(hashes.shape[0])
@@ -82,6 +92,13 @@ def near_pairs(thumbnails: np.ndarray, device: torch.device, check: Callable[[],
         np.array(ordered, dtype=np.int64).reshape(-1, 2),
         np.array([found[key] for key in ordered], dtype=np.float32),
     )
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether colours [m, 2] differ by no more than a cut or another brightness makes."""
+    a, b = (colours.astype(float) - NO_COLOUR for colours in (a, b))
+    strongest = np.maximum(np.hypot(*a.T), np.hypot(*b.T))
+    return np.hypot(*(a - b).T) <= 8 + 0.3 * strongest
 
 
 def _nearest(candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,9 +25,7 @@ def stratified_split(
     first, second = [], []
     for label in np.unique(labels):
         positions = rng.permutation(np.flatnonzero(labels == label))
-        count = round(fraction * len(positions))
-        if len(positions) > 1:
-            count = min(max(count, 1), len(positions) - 1)
+        count = min(max(round(fraction * len(positions)), 1), len(positions) - 1)
         second.append(positions[:count])
         first.append(positions[count:])
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
@@ -72,14 +70,12 @@ class Sides:
         """Which images are on the second side, bool [n]."""
         return self.chosen[self.groups]
 
-    def take(self, group: int) -> bool:
+    def take(self, group: int) -> None:
         """Take a group to the second side, unless it is the last of a class on the first."""
         inside = self.inside[group]
-        leaves = all(self.taken[label] + count < self.total[label] for label, count in inside.items())
-        if leaves and not self.chosen[group]:
+        if all(self.taken[label] + count < self.total[label] for label, count in inside.items()):
             self.taken.update(inside)
             self.chosen[group] = True
-        return leaves
 
     def fill(self, fraction: float, rng: np.random.Generator) -> None:
         """Take groups in random order where that brings the share of their classes nearer to the `fraction`.
