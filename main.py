@@ -22,28 +22,35 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code. Bad flags exit with code 2 at once."""
     args = options.parse_args(argv)
     try:
-        folder = RunFolder(args.checkpoint_dir, args.checkpoint_name)
         with StopSignal() as stop:
+            if args.inspect:
+                from learning.inspection import inspect
+
+                inspect(args, stop.check)
+                return 0
+            folder = RunFolder(args.checkpoint_dir, args.checkpoint_name)
             if args.resume and folder.finished:
                 say_finished(args, folder)
                 return 0
-            mode = next((name for name in ("evaluate", "predict", "export") if getattr(args, name)), "train")
+            mode = next((name for name in options.USES if getattr(args, name)), "train")
             if mode == "train" and not (args.resume or args.overwrite):
                 folder.refuse_another_run()
 
-            from learning import run, use
+            from learning import run, suspects, use
 
             modes = {
                 "train": run.train,
                 "evaluate": run.evaluate,
                 "predict": use.predict,
                 "export": use.export,
+                "suspects": suspects.find,
             }
             modes[mode](args, folder, stop.check)
         return 0
     except OSError as error:
         place = Path(args.checkpoint_dir, args.checkpoint_name)
-        then = "try again" if args.evaluate or args.predict or args.export else "go on with --resume"
+        uses = any(getattr(args, name) for name in (*options.USES, "inspect"))
+        then = "try again" if uses else "go on with --resume"
         return fail(explain(error, place, then))
     except ProgramError as error:
         return fail(error)

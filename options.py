@@ -25,7 +25,8 @@ DEMO = {
 
 UNSET = object()
 # What is done with a run that there is already; another is trained without any of them.
-MODES = ("resume", "evaluate", "predict", "export")
+USES = ("evaluate", "predict", "export", "suspects")  # of a run
+MODES = ("resume", "inspect", *USES)
 EXPORTS = (".onnx", ".pt2", ".safetensors")
 
 
@@ -66,7 +67,7 @@ FLAGS = {
         Flag(
             "overwrite",
             False,
-            "start anew in place of the run of that name; with --predict or --export, replace that file",
+            "start anew in place of the run of that name; with --predict, --export, --inspect, replace files",
             of_run=False,
         ),
         Flag("evaluate", False, "test the best weights of a run instead of training", of_run=False),
@@ -94,9 +95,10 @@ FLAGS = {
         Flag(
             "output",
             None,
-            "where --predict writes (default: predicted.csv in the run's folder); - is standard output",
+            "where --predict writes (default: predicted.csv in the run's folder; - is standard output), or "
+            "the folder of --inspect (default: inspection)",
             path,
-            "FILE",
+            "PLACE",
             of_run=False,
         ),
         Flag("explain", False, "with --predict, show on a page where the network looks", of_run=False),
@@ -108,8 +110,28 @@ FLAGS = {
             "FILE",
             of_run=False,
         ),
+        Flag(
+            "suspects",
+            False,
+            "show images whose label the network contradicts: those to validate and test on, or by --folds",
+            of_run=False,
+        ),
+        Flag(
+            "folds",
+            None,
+            "with --suspects, train anew on all but each of N parts of the training and validation images",
+            number(int, 2, 100),
+            "N",
+            of_run=False,
+        ),
     ),
     "data": (
+        Flag(
+            "inspect",
+            False,
+            "look at the images instead of training: sizes, copies, what cannot be read; a page and a table",
+            of_run=False,
+        ),
         Flag(
             "data_dir",
             "data",
@@ -263,14 +285,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.warmup_epochs = min(5.0, args.epochs / 10)
     args.given = given
     problem = None
-    if not args.checkpoint_name:
+    if not (args.checkpoint_name or args.inspect):
         problem = "--checkpoint_name is needed: name the run, or try --demo"
     elif len(modes := [name for name in MODES if getattr(args, name)]) > 1:
         problem = f"{' and '.join(f'--{name}' for name in modes)} exclude each other: give one of them"
     elif args.overwrite and modes and modes[0] in ("resume", "evaluate"):
         problem = f"--overwrite and --{modes[0]} exclude each other: give one of them"
-    elif (args.explain or args.output) and not args.predict:
-        problem = f"--{'explain' if args.explain else 'output'} is for --predict"
+    elif args.explain and not args.predict:
+        problem = "--explain is for --predict"
+    elif args.folds and not args.suspects:
+        problem = "--folds is for --suspects"
+    elif args.output and not (args.predict or args.inspect):
+        problem = "--output is for --predict and --inspect"
     elif not modes:  # else the run's own flags count
         problem = contradiction(args)
     if problem:

@@ -12,6 +12,7 @@ PARTS = {
     "main": "the command line",
     "learning.run": "train, test",
     "learning.use": "predict, export",
+    "learning.suspects": "doubtful labels",
     "options": "all flags",
     "learning.tricks": "the table of tricks",
     "learning": "step, epochs, classifier",

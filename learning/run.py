@@ -14,6 +14,7 @@ from learning.classifier import Classifier
 from learning.results import test_figures, write_results
 from learning.setup import (
     Check,
+    FoundData,
     assemble,
     evaluated,
     find_data,
@@ -37,8 +38,8 @@ from utils.run.records import Progress, Weights
 from utils.text import visible
 
 
-def train(args: Namespace, folder: RunFolder, check: Check) -> None:
-    """Train, validate and test; with --resume, what is left to do of that."""
+def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | None = None) -> None:
+    """Train, validate and test, with --resume what is left to do of that; on `data` or what the flags say."""
     progress = None
     started = (folder / "last.pt").exists()
     # In the first epoch best.pt is written before last.pt; later the two are there together.
@@ -52,7 +53,7 @@ def train(args: Namespace, folder: RunFolder, check: Check) -> None:
     elif problem := options.contradiction(args):
         raise UserError(problem)
     with explained_failures(args.batch_size):
-        parts = assemble(args, progress, check)
+        parts = assemble(args, progress, check, data)
         if progress is None:
             parts.tell_leaks(check)
         trainer = make_trainer(parts)

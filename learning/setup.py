@@ -57,6 +57,7 @@ from utils.run.records import About, Progress, Weights
 from utils.text import count, some, visible
 
 Check = Callable[[], None]
+FoundData = tuple[Dataset, Looks, list[str]]  # with the images that cannot be read and are left out
 
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
 NAMES_SHOWN = 20
@@ -133,9 +134,12 @@ class Parts:
         return dict(vars(about))
 
 
-def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
-    """Find the images and build the network of a run that starts or, given its `progress`, goes on.
+def assemble(
+    args: Namespace, progress: Progress | None, check: Check, data: FoundData | None = None
+) -> Parts:
+    """Find the images, unless `data` has them, and build the network of a run.
 
+    It starts or, given its `progress`, goes on.
     Then classes, precision, memory format and normalisation are those that it has, and no pretrained weights
     are loaded. Raises `UserError` or `WeightsError`, and `Interrupted` from `check`.
     """
@@ -148,7 +152,9 @@ def assemble(args: Namespace, progress: Progress | None, check: Check) -> Parts:
     if args.compile:
         prepare_compiler(device, Path(args.cache_dir))
     prepare_device(args, device, precision, memory_format)
-    dataset, looks, skipped = find_data(args, progress, check)
+    dataset, looks, skipped = data or find_data(args, progress, check)
+    if progress and dataset.identity() != progress.images:
+        raise UserError(f"{changed(args)}; train anew with --overwrite")
     network, normalisation = make_network(args, len(dataset.classes), progress)
     classifier = Classifier(
         network.to(device).to(memory_format=MEMORY_FORMATS[memory_format]),
@@ -195,17 +201,23 @@ def evaluated(loader: Loader, dataset: Dataset, split: str, args: Namespace) -> 
     return loader(in_order(dataset.splits[split], 2 * args.batch_size))
 
 
-def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Dataset, Looks, list[str]]:
-    """The data set of the flags, drawn first if it is the demo's, what is known of it, and images left out.
-
-    It must have the classes of the run that it is found for, and be the same where that goes on. Raises
-    `UserError` naming images that cannot be read, which --skip_corrupt leaves out.
-    """
+def find_and_look(args: Namespace, check: Check) -> tuple[Dataset, Looks]:
+    """The data set of the flags, drawn first if it is the demo's, and what is known of its images."""
     root = Path(args.data_dir)
     if args.demo:
         draw_demo(root, check)
-    how = Splitting.of(args)
-    dataset = find_dataset(root, args.seed, how=how)
+    dataset = find_dataset(root, args.seed, how=Splitting.of(args))
+    return dataset, look_at(dataset, Path(args.cache_dir), check)
+
+
+def find_data(args: Namespace, about: About | None, check: Check) -> FoundData:
+    """The data set of the flags, what is known of its images, and the names of those left out.
+
+    It must have the classes of the run that it is found for. Raises `UserError` naming images that cannot be
+    read, which --skip_corrupt leaves out.
+    """
+    root = Path(args.data_dir)
+    dataset, looks = find_and_look(args, check)
     classes = len(dataset.classes)
     if args.num_classes not in (None, classes):
         raise UserError(
@@ -213,10 +225,9 @@ def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Datas
         )
     if about and list(dataset.classes) != about.classes:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
-    looks = look_at(dataset, Path(args.cache_dir), check)
     skipped = sorted(looks.unreadable)
     if skipped and args.skip_corrupt:
-        dataset = find_dataset(root, args.seed, looks.unreadable, how)
+        dataset = find_dataset(root, args.seed, looks.unreadable, Splitting.of(args))
         looks = look_at(dataset, Path(args.cache_dir), check)
     refuse(looks.unreadable, len(dataset.files))
     for note in dataset.notes:
@@ -230,12 +241,16 @@ def find_data(args: Namespace, about: About | None, check: Check) -> tuple[Datas
     if skipped:
         told = some(skipped, NAMES_SHOWN, "; ")
         print(f"warning  {count(len(skipped), 'image')} cannot be read, and left out: {told}")
-    if about and dataset.identity() != about.images:
-        changed = f"the images in {root}, or what is told of them, changed since the run started"
-        if isinstance(about, Progress):
-            raise UserError(f"{changed}; train anew with --overwrite")
-        print(f"warning  {visible(changed)}: it may have been trained on images that it is tested on now")
+    if about and not isinstance(about, Progress) and dataset.identity() != about.images:
+        print(
+            f"warning  {visible(changed(args))}: it may have been trained on images that it is tested on now"
+        )
     return dataset, looks, skipped
+
+
+def changed(args: Namespace) -> str:
+    """What to say of images that are not those that a run started with."""
+    return f"the images in {args.data_dir}, or what is told of them, changed since the run started"
 
 
 def make_network(

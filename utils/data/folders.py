@@ -5,7 +5,7 @@ import os
 import re
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.data.labels import read_labels
 from utils.data.layout import INSTEAD, SPLIT_NAMES, Labelled, Tree, find_layout, passed_by
-from utils.data.split import kept_for_test, stratified_split
+from utils.data.split import kept_for_test, stratified_folds, stratified_split
 from utils.errors import UserError
 from utils.run.randomness import generator
 from utils.text import count, some
@@ -67,7 +67,8 @@ class Dataset:
     splits: dict[str, np.ndarray]
     pool: int
     notes: tuple[str, ...] = ()  # what a person should know of how they were found
-    told: tuple[str, ...] = ()  # what a table says of each file
+    told: tuple[str, ...] = ()  # what a table says of each file, or what else makes the data set another one
+    groups: np.ndarray | None = None  # the number of each image's group [n], if there are any
 
     def identity(self) -> str:
         """A hash of the files' names and lengths and of what a table says, wherever the folder lies."""
@@ -87,6 +88,13 @@ class Dataset:
         """The first `pool` images, with the numbers that they have here, whatever the split."""
         splits = {"train": self.splits["train"]}
         return replace(self, files=self.files[: self.pool], labels=self.labels[: self.pool], splits=splits)
+
+    def split_names(self) -> np.ndarray:
+        """The name of each image's split, or "", [n]."""
+        names = np.full(len(self.files), "", "<U5")
+        for split, numbers in self.splits.items():
+            names[numbers] = split
+        return names
 
     def sizes(self) -> dict[str, int]:
         """The number of images in each split."""
@@ -145,11 +153,12 @@ def find_dataset(
     split_numbers = np.array([order[image.split] for image in found])
     splits = {split: np.flatnonzero(split_numbers == number) for split, number in order.items()}
     pool = len(splits["train"])
+    groups = _group_numbers(found)[1] if named else None
     if len(splits["val"]):
         _say_not_used("val_fraction", how, notes)
     else:
-        groups = _group_numbers(found[:pool])[1] if named else None
-        train, val = stratified_split(labels[:pool], how.val_fraction, generator(seed, "split"), groups)
+        of_pool = None if groups is None else _from_zero(groups[:pool])
+        train, val = stratified_split(labels[:pool], how.val_fraction, generator(seed, "split"), of_pool)
         if not len(val):
             raise UserError(
                 f"{where}: each class has one image or group left, so none to validate on; add more"
@@ -158,9 +167,32 @@ def find_dataset(
             notes.append(f"too small to validate on some images: {some(lacking, NAMES_SHOWN)}")
         splits |= {"train": train, "val": val}
     told = tuple(image.told for image in found) if how.labels else ()
-    return Dataset(
-        root, classes, tuple(image.path for image in found), labels, splits, pool, tuple(notes), told
-    )
+    files = tuple(image.path for image in found)
+    return Dataset(root, classes, files, labels, splits, pool, tuple(notes), told, groups)
+
+
+def folds(dataset: Dataset, count: int, seed: int, val_fraction: float) -> Iterator[Dataset]:
+    """The data set with each of `count` parts of its training and validation images held out in turn.
+
+    That is "test" then; of what is left, a share is validated on. The test images are in no split.
+    """
+    pool = len(dataset.splits["train"]) + len(dataset.splits["val"])  # whose files come first
+    labels, groups = dataset.labels[:pool], None if dataset.groups is None else dataset.groups[:pool]
+    fold_of = stratified_folds(labels, count, generator(seed, "folds"), _from_zero(groups))
+    for fold in range(count):
+        rest = np.flatnonzero(fold_of != fold)
+        of_rest = None if groups is None else groups[rest]
+        train, val = stratified_split(
+            labels[rest], val_fraction, generator(seed, "split"), _from_zero(of_rest)
+        )
+        splits = {"train": rest[train], "val": rest[val], "test": np.flatnonzero(fold_of == fold)}
+        told = (*dataset.told, f"fold {fold} of {count}")
+        yield replace(dataset, splits=splits, pool=pool, told=told)
+
+
+def _from_zero(groups: np.ndarray | None) -> np.ndarray | None:
+    """The numbers of groups without gaps."""
+    return None if groups is None else np.unique(groups, return_inverse=True)[1]
 
 
 def _without(found: list[Labelled], without: Collection[str], where: str) -> list[Labelled]:

@@ -31,6 +31,27 @@ def stratified_split(
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
 
+def stratified_folds(
+    labels: np.ndarray, count: int, rng: np.random.Generator, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """The fold of each of n images, int64 [n] from 0 to `count` - 1, each with about as many of a class.
+
+    `labels` is [n]; with `groups` [n], numbers from 0, those of one group are in one fold. Large groups are
+    given out first, each to the fold that has the fewest of its classes.
+    """
+    sides = Sides(labels, np.arange(len(labels)) if groups is None else groups)
+    shuffled: list[int] = rng.permutation(len(sides.inside)).tolist()
+    held = np.zeros((count, int(labels.max()) + 1), np.int64)
+    fold_of = np.empty(len(shuffled), np.int64)
+    for group in sorted(shuffled, key=lambda group: -sides.inside[group].total()):
+        inside = sides.inside[group]
+        fold = int(np.lexsort((held.sum(1), held[:, [*inside]].sum(1)))[0])
+        fold_of[group] = fold
+        for label, images in inside.items():
+            held[fold, label] += images
+    return fold_of[sides.groups]
+
+
 def kept_for_test(
     names: Sequence[str], labels: np.ndarray, groups: np.ndarray, fraction: float
 ) -> np.ndarray:

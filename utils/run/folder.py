@@ -1,6 +1,7 @@
 """A run's folder: what is in it, and who may write there."""
 
 import json
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
@@ -22,6 +23,7 @@ OUTPUTS = (
     ".*.part",
 )
 LOCK = ".lock"
+FOLDS = "folds"  # runs on parts of the data, while --suspects needs them
 MADE = "made_of_weights.json"  # names of the files that were made with the weights of the run
 
 
@@ -71,6 +73,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""
         self.clear_made()
+        shutil.rmtree(self.path / FOLDS, ignore_errors=True)
         for pattern in OUTPUTS:
             for path in self.path.glob(pattern):
                 path.unlink()
