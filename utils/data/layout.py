@@ -188,14 +188,15 @@ def _refuse_unlikely(root: Path, place: str, classes: list[str], tree: Tree) -> 
         raise UserError(f"{root / place} holds images in no folders of classes; {INSTEAD}")
     inside = {name: set(tree.full_folders(os.path.join(place, name))) for name in classes}
     for name in classes:
-        others = set(classes) - {name}
-        if others and others <= inside[name]:
+        if len(inside[name]) >= len(classes) - 1 > 0 and inside[name] >= {*classes} - {name}:
             raise UserError(
                 f"{root / place / name} holds folders that are called like those beside it, as a copy "
                 "of them would; move one away"
             )
-        alike = any(len(inside[name] & inside[other]) > 1 for other in others)
-        if _hint_of(name) and (alike or {*map(_hint_of, others)} - {_hint_of(name), None}):
+    hints = {name: hint for name in classes if (hint := _hint_of(name))}
+    for name in hints:
+        alike = any(len(inside[name] & inside[other]) > 1 for other in classes if other != name)
+        if alike or len({*hints.values()}) > 1:
             raise UserError(
                 f"{root / place / name} would be a class, but it and what lies in it or beside it are called "
                 f"like parts of a split; {INSTEAD}"
