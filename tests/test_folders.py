@@ -396,6 +396,14 @@ def test_many_groups_of_one_class_come_near_to_their_share():
     assert np.abs(share - 0.3).max() < 0.01
 
 
+def test_groups_across_classes_come_near_to_their_shares_too():
+    rng = np.random.default_rng(0)
+    groups, labels = np.repeat(np.arange(400), 5)[:1900], rng.integers(0, 6, 1900)
+    for seed in range(5):
+        _, second = stratified_split(labels, 0.2, np.random.default_rng(seed), groups)
+        assert np.abs(np.bincount(labels[second]) / np.bincount(labels) - 0.2).max() < 0.02
+
+
 def test_a_class_without_images_to_validate_on_is_named(tmp_path):
     write_images(tmp_path / "train", 5, seed=0)
     write_images(tmp_path / "test", 2, seed=1)

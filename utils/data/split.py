@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+PASSES = 3  # over all groups, to bring shares nearer to what they should be
+
 
 def stratified_split(
     labels: np.ndarray, fraction: float, rng: np.random.Generator, groups: np.ndarray | None = None
@@ -99,27 +101,24 @@ class Sides:
             self.chosen[group] = True
 
     def fill(self, fraction: float, rng: np.random.Generator) -> None:
-        """Take groups in random order where that brings the share of their classes nearer to the `fraction`.
-
-        Classes of few groups come first, since they have the least choice.
-        """
+        """Take groups in random order, and put them back, where that brings shares nearer to the `fraction`."""
         shuffled: list[int] = rng.permutation(len(self.inside)).tolist()
-        of_class: dict[int, list[int]] = {label: [] for label in self.total}
-        for group in shuffled:
-            for label in self.inside[group]:
-                of_class[label].append(group)
-        for label in sorted(of_class, key=lambda label: (len(of_class[label]), label)):
-            for group in of_class[label]:
-                if not self.chosen[group] and self._gain(group, fraction) > 0:
-                    self.take(group)
+        for _ in range(PASSES):
+            for group in shuffled:
+                if self._gain(group, fraction) > 0:
+                    if self.chosen[group]:
+                        self.taken.subtract(self.inside[group])
+                        self.chosen[group] = False
+                    else:
+                        self.take(group)
         self.give_each_class_some(sorted(shuffled, key=lambda group: self.inside[group].total()))
 
     def _gain(self, group: int, fraction: float) -> float:
-        """How much nearer the shares of the group's classes come by it, in shares."""
-        gain = 0.0
+        """By how much moving a group makes the sum of squares smaller of what its classes' shares lack."""
+        gain, sign = 0.0, -1 if self.chosen[group] else 1
         for label, count in self.inside[group].items():
             missing = fraction * self.total[label] - self.taken[label]
-            gain += (abs(missing) - abs(missing - count)) / self.total[label]
+            gain += (missing**2 - (missing - sign * count) ** 2) / self.total[label] ** 2
         return gain
 
     def give_each_class_some(self, order: Iterable[int]) -> None:
