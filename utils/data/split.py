@@ -101,7 +101,7 @@ class Sides:
             self.chosen[group] = True
 
     def fill(self, fraction: float, rng: np.random.Generator) -> None:
-        """Take groups in random order, and put them back, where that brings shares nearer to the `fraction`."""
+        """Take groups in random order, and put them back, where that brings the shares nearer."""
         shuffled: list[int] = rng.permutation(len(self.inside)).tolist()
         for _ in range(PASSES):
             for group in shuffled:
