@@ -24,6 +24,8 @@ from tests.conftest import ROOT, SMALL
 from tests.disturbed import load, wait_for
 from tests.test_randaugment import smooth_images
 from tests.test_trainer import assert_same
+from utils.data.near import near_pairs
+from utils.data.scenes import draw_scene
 from utils.run.randomness import Draws
 from utils.run.transfer import to_device
 
@@ -91,6 +93,19 @@ def test_the_device_augments_as_a_cpu_does():
         for name in ("cpu", DEVICE)
     ]
     torch.testing.assert_close(*normalised)
+
+
+def test_near_copies_are_those_of_the_cpu(monkeypatch):
+    scenes = [draw_scene("sea", np.random.default_rng(number)) for number in range(200)]
+    small = [image.resize((side, side)) for image in scenes for side in (90, 60)]
+    thumbnails = np.stack([np.asarray(image.convert("L").resize((32, 32))) for image in small])
+    colours = np.full((len(small), 2), 128)
+    expected = near_pairs(thumbnails, colours, torch.device("cpu"), lambda: None)
+    monkeypatch.setattr("utils.data.near.FEW", 0)
+    found = near_pairs(thumbnails, colours, torch.device(DEVICE), lambda: None)
+    assert len(expected.images) == 200
+    assert np.array_equal(found.images, expected.images)
+    np.testing.assert_allclose(found.similarity, expected.similarity, atol=1e-4)
 
 
 def test_what_is_copied_at_once_arrives():
