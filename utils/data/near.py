@@ -8,7 +8,9 @@ their details.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from utils.data.decode import THUMBNAIL_SIDE as SIDE
-from utils.run.device import DTYPES, choose_precision
+from utils.run.device import DTYPES, choose_precision, cores
 
 NEAR_FORMAT = 1  # raise it when other pairs are found
 FREQUENCIES = 8  # along an axis; all pairs but the mean's
@@ -28,6 +30,7 @@ COMPARED_SIDE = 16
 MOST_CANDIDATES = 16
 NO_COLOUR = 128  # of both colour differences
 BLOCK, OTHERS = 256, 2048  # images compared at once
+AT_ONCE = 16  # blocks, between looks whether to stop
 FEW = 20_000
 STEPS = (0.04, 0.02, 0.01)  # of the edges of a part while it is fitted, as shares of an image
 
@@ -52,7 +55,6 @@ def near_pairs(
     """Which of n images show nearly the same.
 
     By their thumbnails, uint8 [n, SIDE, SIDE], grey, and their mean colours [n, 2], as `look` gives them.
-
     Images of a single colour are like no others. Few images are compared on the CPU, whatever the device.
     `check` is called in between and may raise to stop.
     """
@@ -66,32 +68,54 @@ def near_pairs(
 
     blocks = [slice(first, first + OTHERS) for first in range(0, count, OTHERS)]
     whole = [_hashes(thumbnail(block), parts[:1])[:, 0].T.contiguous().to(dtype) for block in blocks]
+
+    def pairs_from(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Images of a block, others that look nearly as a part of them, and how nearly."""
+        hashes = _hashes(thumbnail(slice(first, first + BLOCK)), parts).to(dtype).flatten(0, 1)
+        candidates = []
+        for block, others in zip(blocks, whole, strict=True):
+            same = hashes @ others  # bits that are the same, less those that are not
+            least = len(others) - 2 * MOST_DIFFERENT
+            rows = (same.amax(1) >= least).nonzero()[:, 0]  # few, which saves time
+            row, other = (same[rows] >= least).nonzero(as_tuple=True)
+            row = rows[row]
+            near = torch.stack([first + row // len(parts), block.start + other, row % len(parts)])
+            candidates.append(_nearest(torch.cat([near, -same[row, other].long()[None]]).cpu().numpy()))
+        cut, other, part, _ = _nearest(np.concatenate(candidates, axis=1))
+        similarity = _compare(thumbnail(cut), thumbnail(other), parts[torch.from_numpy(part)])
+        like = (similarity >= LIKE) & _alike(colours[cut], colours[other])
+        return cut[like], other[like], similarity[like]
+
     found: dict[tuple[int, int], float] = {}
-    with tqdm(total=count, desc="comparing images once", unit=" images", disable=None, leave=False) as bar:
-        for first in range(0, count, BLOCK):
-            hashes = _hashes(thumbnail(slice(first, first + BLOCK)), parts).to(dtype)
-            candidates = []
-            for block, others in zip(blocks, whole, strict=True):
-                same = hashes.flatten(0, 1) @ others  # bits that are the same, less those that are not
-                least = len(others) - 2 * MOST_DIFFERENT
-                rows = (same.amax(1) >= least).nonzero()[:, 0]  # few, which saves time
-                row, other = (same[rows] >= least).nonzero(as_tuple=True)
-                row = rows[row]
-                near = torch.stack([first + row // len(parts), block.start + other, row % len(parts)])
-                candidates.append(torch.cat([near, -same[row, other].long()[None]]).cpu().numpy())
-            cut, whole_one, part = _nearest(np.concatenate(candidates, axis=1))
-            similarity = _compare(thumbnail(cut), thumbnail(whole_one), parts[torch.from_numpy(part)])
-            like = (similarity >= LIKE) & _alike(colours[cut], colours[whole_one])
-            for pair in np.flatnonzero(like).tolist():
-                key = (int(min(cut[pair], whole_one[pair])), int(max(cut[pair], whole_one[pair])))
-                found[key] = max(found.get(key, 0), float(similarity[pair]))
-            bar.update(hashes.shape[0])
-            check()
+    starts = range(0, count, BLOCK)
+    with (
+        tqdm(total=count, desc="comparing images once", unit=" images", disable=None, leave=False) as bar,
+        _in_threads(1 if device.type != "cpu" else cores()) as pool,
+    ):
+        for first in range(0, len(starts), AT_ONCE):
+            for pairs in pool.map(pairs_from, starts[first : first + AT_ONCE]):
+                for cut, other, similarity in zip(*pairs, strict=True):
+                    key = (min(int(cut), int(other)), max(int(cut), int(other)))
+                    found[key] = max(found.get(key, 0), float(similarity))
+                bar.update(min(BLOCK, count - bar.n))
+                check()
     ordered = sorted(found)
     return NearPairs(
         np.array(ordered, dtype=np.int64).reshape(-1, 2),
         np.array([found[key] for key in ordered], dtype=np.float32),
     )
+
+
+@contextmanager
+def _in_threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads of which each computes alone: torch's own would wait for each other after each small step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -101,18 +125,17 @@ def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.hypot(*(a - b).T) <= 8 + 0.3 * strongest
 
 
-def _nearest(candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _nearest(candidates: np.ndarray) -> np.ndarray:
     """Of the rows image, other, part and distance the nearest part of each pair, of the nearest others."""
-    image, other, _, distance = candidates = candidates[:, candidates[0] != candidates[1]]
+    candidates = candidates[:, candidates[0] != candidates[1]]
+    image, other, _, distance = candidates
     candidates = candidates[:, np.lexsort((distance, other, image))]
     new = np.ones(candidates.shape[1], bool)
     new[1:] = (candidates[:2, 1:] != candidates[:2, :-1]).any(0)
     candidates = candidates[:, new]
     candidates = candidates[:, np.lexsort((candidates[3], candidates[0]))]
-    image = candidates[0]
-    rank = np.arange(len(image)) - np.searchsorted(image, image)
-    image, other, part, _ = candidates[:, rank < MOST_CANDIDATES]
-    return image, other, part
+    rank = np.arange(candidates.shape[1]) - np.searchsorted(candidates[0], candidates[0])
+    return candidates[:, rank < MOST_CANDIDATES]
 
 
 def _hashes(thumbnails: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
