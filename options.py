@@ -289,7 +289,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         problem = "--checkpoint_name is needed: name the run, or try --demo"
     elif len(modes := [name for name in MODES if getattr(args, name)]) > 1:
         problem = f"{' and '.join(f'--{name}' for name in modes)} exclude each other: give one of them"
-    elif args.overwrite and modes and modes[0] in ("resume", "evaluate"):
+    elif args.overwrite and modes and modes[0] in ("resume", "evaluate", "suspects"):
         problem = f"--overwrite and --{modes[0]} exclude each other: give one of them"
     elif args.explain and not args.predict:
         problem = "--explain is for --predict"

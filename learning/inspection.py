@@ -10,7 +10,7 @@ import numpy as np
 
 from learning.classifier import frame_of
 from learning.setup import find_and_look
-from utils.data.copies import Copies, find_copies, leaks
+from utils.data.copies import Copies, find_copies
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.data.looks import Looks
@@ -40,7 +40,6 @@ class Inspection:
     looks: Looks
     unreadable: dict[str, UnreadableImage]
     copies: Copies  # by numbers in the data set
-    across: np.ndarray  # which pairs are on two sides of the test split
     seen: np.ndarray  # how much of an image the network sees, 0 to 1
     squeeze: np.ndarray  # the longer side over the shorter, where all of it is seen
 
@@ -50,10 +49,23 @@ class Inspection:
         a, b = self.dataset.labels[self.copies.images].T
         return a != b
 
+    @property
+    def across(self) -> np.ndarray:
+        """Which pairs are in two splits."""
+        a, b = self.dataset.split_names()[self.copies.images].T
+        return a != b
+
+    @property
+    def tested(self) -> np.ndarray:
+        """Which pairs are in two splits of which one is that of the test."""
+        return self.across & (self.dataset.split_names()[self.copies.images] == "test").any(1)
+
 
 def inspect(args: Namespace, check: Callable[[], None]) -> None:
     """Look at all images, and write a page to look at and a table to act on; nothing else is changed."""
     place = Path(args.output or "inspection")
+    if args.output == "-":
+        raise UserError("--output -: --inspect writes two files; name a folder")
     if place.exists() and not place.is_dir():
         raise UserError(f"--output {place} is a file; name a folder")
     if args.output and not args.overwrite and any((place / name).exists() for name in (PAGE, TABLE)):
@@ -84,9 +96,7 @@ def examine(args: Namespace, check: Callable[[], None]) -> Inspection:
     shorter, longer = np.sort([looks["width"], looks["height"]], axis=0)
     frame = frame_of(vars(args))
     seen = (args.image_size / frame.size) ** 2 * shorter / longer if frame.crop else np.ones(len(readable))
-    return Inspection(
-        dataset, readable, looks, unreadable, copies, leaks(copies, dataset), seen, longer / shorter
-    )
+    return Inspection(dataset, readable, looks, unreadable, copies, seen, longer / shorter)
 
 
 def findings(found: Inspection) -> Iterator[dict[str, object]]:
@@ -99,6 +109,7 @@ def findings(found: Inspection) -> Iterator[dict[str, object]]:
         return {f"{before}{title}": value for title, value in values.items()}
 
     numbers = {name: number for number, name in enumerate(dataset.files)}
+    tested, differ = found.tested, found.differ
     for name, error in sorted(found.unreadable.items()):
         yield {"finding": "cannot be read", **about(numbers[name]), "detail": error.reason}
     for pair in order_of_pairs(found).tolist():
@@ -109,8 +120,8 @@ def findings(found: Inspection) -> Iterator[dict[str, object]]:
             **about(b),
             **about(a, "other_"),
             "similarity": f"{similarity:.4f}",
-            "across_test": "yes" if found.across[pair] else "no",
-            "labels_differ": "yes" if found.differ[pair] else "no",
+            "across_test": "yes" if tested[pair] else "no",
+            "labels_differ": "yes" if differ[pair] else "no",
         }
     for place in np.flatnonzero(found.seen < 1 - MUCH).tolist():
         detail = f"{100 * (1 - found.seen[place]):.0f} % is cut off"
@@ -118,8 +129,8 @@ def findings(found: Inspection) -> Iterator[dict[str, object]]:
 
 
 def order_of_pairs(found: Inspection) -> np.ndarray:
-    """Pairs with two labels first, then those across the test split; the most similar first in each."""
-    return np.lexsort((-found.copies.similarity, ~found.across, ~found.differ))
+    """Pairs with two labels first, then those across splits, the test's first; the most similar in each."""
+    return np.lexsort((-found.copies.similarity, ~found.across, ~found.tested, ~found.differ))
 
 
 def summary(found: Inspection, args: Namespace) -> Iterator[tuple[str, str]]:
@@ -154,11 +165,13 @@ def summary(found: Inspection, args: Namespace) -> Iterator[tuple[str, str]]:
     yield "unread", count(len(found.unreadable), "image") + f": {unreadable}" * bool(unreadable)
     same = found.copies.similarity == 1
     for title, chosen, words in (("copies", same, "of the same bytes"), ("near", ~same, "nearly the same")):
-        across, differ = int((chosen & found.across).sum()), int((chosen & found.differ).sum())
+        across, tested, differ = (
+            int((chosen & which).sum()) for which in (found.across, found.tested, found.differ)
+        )
         yield (
             title,
-            f"{count(int(chosen.sum()), 'pair')} {words}, {across} across the test split, {differ} under two "
-            "labels",
+            f"{count(int(chosen.sum()), 'pair')} {words}, {across} across splits ({tested} across the "
+            f"test's), {differ} under two labels",
         )
 
 
@@ -203,13 +216,13 @@ def page(found: Inspection, lines: list[str], check: Callable[[], None]) -> str:
                 [[name, error.reason] for name, error in bad[:ROWS_SHOWN]],
             )
         )
-    order = order_of_pairs(found)
+    order, differ, across = order_of_pairs(found), found.differ, found.across
     shown = order[:PAIRS_SHOWN]
-    pairs = "\n".join(_pair(found, pair, splits) for pair in shown.tolist())
+    pairs = "\n".join(_pair(found, pair, splits, differ[pair], across[pair]) for pair in shown.tolist())
     told = (
         "None were found."
         if not len(order)
-        else f"Pairs with two labels come first, then those across the test split; {len(shown)} of "
+        else f"Pairs with two labels come first, then those across splits; {len(shown)} of "
         f"{len(order)} are shown, and all are in {TABLE}. Nothing was deleted."
     )
     body = [f"<h2>Images that are there more than once</h2><p>{text(told)}</p>"]
@@ -218,15 +231,15 @@ def page(found: Inspection, lines: list[str], check: Callable[[], None]) -> str:
     return to_page(sections, more="\n".join(body))
 
 
-def _pair(found: Inspection, pair: int, splits: np.ndarray) -> str:
+def _pair(found: Inspection, pair: int, splits: np.ndarray, differ: bool, across: bool) -> str:
     """Two images side by side."""
     dataset, numbers = found.dataset, found.copies.images[pair].tolist()
     similarity = found.copies.similarity[pair]
     marks = ["the same file" if similarity == 1 else f"similarity {similarity:.3f}"]
-    if found.differ[pair]:
+    if differ:
         marks.append("two labels")
-    if found.across[pair]:
-        marks.append("across the test split")
+    if across:
+        marks.append("across splits")
     pictures = "".join(image_of(dataset, number, SIDE) for number in numbers)
     names = "".join(
         f'<div class="path">{text(dataset.classes[dataset.labels[number]])}, {splits[number]}: '

@@ -93,19 +93,15 @@ class Parts:
         """Say which test images are also trained or validated on, or look nearly as one that is."""
         files, device = self.dataset.files, self.classifier.device
         copies = find_copies(self.dataset, self.looks, Path(self.args.cache_dir), device, check)
-        across = leaks(copies, self.dataset)
+        found = leaks(copies, self.dataset)
         for chosen, what, word in (
-            (copies.similarity == 1, "are also trained or validated on", "is"),
-            (copies.similarity < 1, "look nearly the same as others, trained or validated on", "as"),
+            (found.same, "are also trained or validated on, which makes", "is"),
+            (~found.same, "look nearly as others, trained or validated on, which may make", "as"),
         ):
-            # The first of a pair is not tested on, since the files of that split come last.
-            pairs = copies.images[across & chosen].tolist()
-            if pairs:
-                number = len({test for _, test in pairs})
-                told = some(
-                    (f"{files[test]} {word} {files[other]}" for other, test in pairs), NAMES_SHOWN, "; "
-                )
-                print(f"warning  {number} test images {what}, which makes the accuracy too good: {told}")
+            pairs = zip(found.tested[chosen], found.other[chosen], strict=True)
+            told = some((f"{files[test]} {word} {files[other]}" for test, other in pairs), NAMES_SHOWN, "; ")
+            if told:
+                print(f"warning  {int(chosen.sum())} test images {what} the accuracy too good: {told}")
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""

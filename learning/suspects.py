@@ -4,16 +4,19 @@ import csv
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+import options
 from learning.confident import Suspects, suspects
 from learning.inspection import image_of
 from learning.run import calibrate, open_classifier, open_run, train
-from learning.setup import Check, FoundData, evaluated, find_data, open_loader, prepare_device
+from learning.setup import Check, FoundData, changed, evaluated, find_data, open_loader, prepare_device
+from utils.data.copies import find_copies, joined
 from utils.data.folders import Dataset, folds
-from utils.errors import Interrupted
+from utils.errors import Interrupted, UserError
 from utils.page import Section, text, to_page
 from utils.run.checkpoint import load_checkpoint
 from utils.run.device import choose_device
@@ -45,9 +48,13 @@ def find(args: Namespace, folder: RunFolder, check: Check) -> None:
     """
     folder.refuse_unfinished()
     args, weights = open_run(args, folder)
+    if args.folds and args.teacher:
+        raise UserError(f"--folds: the run's --teacher {args.teacher} may have seen what is held out")
     with folder.claim(), explained_failures(args.batch_size):
         data = find_data(args, weights, check)
         dataset = data[0]
+        if not args.folds and dataset.identity() != weights.images:
+            raise UserError(f"{changed(args)}: who was held out is not known; give --folds, or train anew")
         if args.folds:
             numbers, probabilities = _by_folds(args, folder, data, check)
             judged = (
@@ -87,15 +94,29 @@ def _by_folds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same of all images to train and validate on, by networks with the run's flags on parts of them.
 
-    What was trained is kept in the run's folder until all is, so that the same command goes on after a stop.
+    Copies are held out together. What was trained is kept in the run's folder until all is, so that the same
+    command goes on after a stop.
     """
     found = []
     dataset, looks, skipped = data
-    for number, fold in enumerate(folds(dataset, args.folds, args.seed, args.val_fraction), 1):
+    copies = find_copies(dataset, looks, Path(args.cache_dir), choose_device(args.device), check)
+    groups = np.arange(len(dataset.files)) if dataset.groups is None else dataset.groups
+    parts = folds(
+        replace(dataset, groups=joined(copies.images, groups)), args.folds, args.seed, args.val_fraction
+    )
+    given = [name for name in args.given if name in options.NOT_OF_THE_RUN]
+    if args.pretrained_path:
+        start = visible(args.pretrained_path)
+        print(f"warning  all networks start from {start}: it must not have been trained on these images")
+    for number, fold in enumerate(list(parts), 1):
         name = f"{args.checkpoint_name}/{FOLDS}/{number} of {args.folds}"
-        of_fold = Namespace(**{**vars(args), "checkpoint_name": name, "resume": True, "given": []})
+        of_fold = Namespace(**{**vars(args), "checkpoint_name": name, "resume": True, "given": given})
         place = RunFolder(args.checkpoint_dir, name)
         print(f"\nfold {number} of {args.folds}")
+        if (place / "best.pt").exists() and load_checkpoint(
+            place / "best.pt", Weights
+        ).images != fold.identity():
+            shutil.rmtree(place.path)  # of the images as they were then
         if not place.finished:
             try:
                 train(of_fold, place, check, (fold, looks, skipped))

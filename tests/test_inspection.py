@@ -47,8 +47,13 @@ def test_all_that_is_odd_is_told(odd, program, capsys, tmp_path):
         "center: a test leaves out 25 % of an image, at most 81 %; more than 50 % of 1 image"
     )
     assert lines["unread"].startswith("4 images: ")
-    assert lines["copies"] == "1 pair of the same bytes, 1 across the test split, 1 under two labels"
-    assert lines["near"] == "2 pairs nearly the same, 1 across the test split, 1 under two labels"
+    assert (
+        lines["copies"]
+        == "1 pair of the same bytes, 1 across splits (1 across the test's), 1 under two labels"
+    )
+    assert (
+        lines["near"] == "2 pairs nearly the same, 1 across splits (1 across the test's), 1 under two labels"
+    )
     rows = rows_of(place)
     assert [row["finding"] for row in rows] == (
         ["cannot be read"] * 4 + ["same file"] + ["looks nearly the same"] * 2 + ["much is cut off"]
@@ -63,7 +68,7 @@ def test_all_that_is_odd_is_told(odd, program, capsys, tmp_path):
     assert (leak["across_test"], leak["labels_differ"]) == ("yes", "no")
     assert (long["path"], long["detail"]) == ("test/plain/long.png", "81 % is cut off")
     page = (place / "inspection.html").read_text()
-    for words in ("the same file, two labels, across the test split", "train/circle/c.png", "cannot be read"):
+    for words in ("the same file, two labels, across splits", "train/circle/c.png", "cannot be read"):
         assert words in page
     assert page.count('<div class="pair">') == 3
     assert "<h2>circle: 10 of 10 images</h2>" in page
@@ -79,6 +84,8 @@ def test_an_inspection_is_not_replaced_unasked(odd, program, capsys, tmp_path, m
     assert program("", "--inspect", "--output", "inspection") == 2
     assert "inspection holds an inspection already" in capsys.readouterr().err
     assert program("", "--inspect", "--output", "inspection", "--overwrite") == 0
+    assert program("", "--inspect", "--output", "-") == 2
+    assert "--output -: --inspect writes two files" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert program("", "--inspect", "--output", "file") == 2
     assert "file is a file; name a folder" in capsys.readouterr().err
@@ -97,7 +104,10 @@ def test_images_without_a_fault_are_told_too(tmp_path, program, capsys):
     assert "sizes    all 24 x 24 pixels; 0 smaller than --image_size 16\n" in out
     assert "crop     none: all of an image is seen, squeezed from 1.00 to 1, at most 1.00 to 1\n" in out
     assert "unread   0 images\n" in out
-    assert "copies   0 pairs of the same bytes, 0 across the test split, 0 under two labels\n" in out
+    assert (
+        "copies   0 pairs of the same bytes, 0 across splits (0 across the test's), 0 under two labels\n"
+        in out
+    )
     assert rows_of(tmp_path / "out") == []
 
 

@@ -13,7 +13,7 @@ from tests.conftest import ROOT, SMALL
 from tests.test_bad_input import data, spoil_images  # noqa: F401
 from tests.test_images import never
 from utils.data.decode import THUMBNAIL_SIDE, UnreadableImage, look
-from utils.data.folders import find_dataset
+from utils.data.folders import Splitting, find_dataset
 from utils.data.looks import look_at
 from utils.data.scenes import draw_scene
 
@@ -68,7 +68,7 @@ def test_images_are_looked_at_once_and_again_when_they_change(data, tmp_path, mo
     assert widths()["train/plain/more.png"] == 0.5
     assert looked == ["more.png"]
     (note,) = cache.glob("*.npy")
-    assert len(np.load(note)) == 20
+    assert len(np.load(note)) == 23  # those of images that went are kept for a while
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "another type", "out of order"])
@@ -121,3 +121,71 @@ def test_two_runs_look_beside_each_other(data, tmp_path):  # noqa: F811
     command = [sys.executable, "-c", code, str(data), str(tmp_path / "cache")]
     runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
+
+
+def test_tables_of_one_folder_may_take_turns(data, tmp_path, monkeypatch):  # noqa: F811
+    looked = []
+
+    def counted(path):
+        looked.append(path)
+        return look(path)
+
+    monkeypatch.setattr("utils.data.looks.look", counted)
+    names = find_dataset(data, seed=42).files
+    for number in range(6):
+        rows = [f"{name},{name.split('/')[1]}" for name in names[number % 2 :: 2]]
+        (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+        look_at(find_dataset(data, 42, how=Splitting(labels=tmp_path / "t.csv")), tmp_path / "cache", never)
+    assert len(looked) == len(names)
+
+
+def test_records_of_images_that_are_gone_do_not_grow_for_ever(data, tmp_path):  # noqa: F811
+    for number in range(100, 200):
+        (data / "train/plain").joinpath(f"{number - 1}.png").unlink(missing_ok=True)
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(data / f"train/plain/{number}.png")
+        dataset = find_dataset(data, seed=42)
+        look_at(dataset, tmp_path / "cache", never)
+    (note,) = (tmp_path / "cache").glob("*.npy")
+    assert len(np.load(note)) <= 3 * len(dataset.files) + 1
+
+
+def test_what_was_seen_before_a_stop_is_kept(data, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("utils.data.looks.KEPT_AT_ONCE", 5)
+    dataset, calls = find_dataset(data, seed=42), []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look_at(dataset, tmp_path / "cache", stop)
+    (note,) = (tmp_path / "cache").glob("*.npy")
+    assert len(np.load(note)) == 10
+    looks = look_at(dataset, tmp_path / "cache", never)
+    assert (looks["width"] == 24).all()
+    assert [look(data / name).content for name in dataset.files] == looks["content"].tolist()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--cache", "off"), ("--cache", "ram"), ("--cache", "off", "--crop", "random")]
+)
+def test_a_cache_folder_that_cannot_be_written_stops_nothing_that_needs_none(
+    program, tmp_path, capsys, flags
+):
+    (tmp_path / "file").touch()
+    place = ("--cache_dir", str(tmp_path / "file/cache"))
+    assert program("run", *SMALL, *flags, *place) == 0
+    assert "cannot be written (Not a directory), so this is found anew each time" in capsys.readouterr().out
+    assert program("run", "--evaluate", *flags[:2], *place) == 0
+
+
+def test_a_full_disk_stops_no_look(data, tmp_path, capsys, monkeypatch):  # noqa: F811
+    def full(file, arr):
+        raise OSError("written less than asked")  # as numpy raises it
+
+    monkeypatch.setattr("numpy.save", full)
+    dataset = find_dataset(data, seed=42)
+    assert (look_at(dataset, tmp_path / "cache", never)["width"] == 24).all()
+    assert "cannot be written (it took no more), so this is found anew" in capsys.readouterr().out
+    assert not list((tmp_path / "cache").glob("*.npy"))

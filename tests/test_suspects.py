@@ -15,6 +15,7 @@ from tests.conftest import SMALL, write_images
 from tests.test_faults import wait_for
 from utils.data.folders import Splitting, find_dataset, folds
 from utils.data.split import stratified_folds
+from utils.run.checkpoint import read_checkpoint, save_checkpoint
 
 
 def as_the_paper_says(labels, probabilities):
@@ -205,10 +206,72 @@ def test_a_part_is_no_run_to_go_on_with(program, mislabelled, capsys):
     assert "changed since the run started" in capsys.readouterr().err
 
 
+def test_what_was_trained_on_other_images_is_no_judge(program, mislabelled, capsys):
+    """Neither the run, nor a part that was kept: what is held out changes with the images."""
+    process = program.start("run", "--suspects", "--folds", "2")
+    wait_for(process, "fold 2 of 2")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = (mislabelled / "folds/1 of 2/best.pt").stat().st_mtime_ns
+    (program.data / "train/blue/wrong3.png").rename(program.data / "train/red/right3.png")
+    assert program("run", "--suspects") == 2
+    assert (
+        "changed since the run started: who was held out is not known; give --folds"
+        in capsys.readouterr().err
+    )
+    process = program.start("run", "--suspects", "--folds", "2")
+    wait_for(process, "fold 2 of 2")
+    assert (mislabelled / "folds/1 of 2/best.pt").stat().st_mtime_ns != kept
+    assert process.wait(timeout=120) == 0
+    assert "right3" not in str(rows_of(mislabelled)[:2])
+
+
+def test_copies_are_held_out_together(program, mislabelled, monkeypatch):
+    for number in (1, 2, 5):
+        shutil.copy(
+            program.data / f"train/red/{number:03d}.png", program.data / f"train/blue/copy{number}.png"
+        )
+    seen = []
+
+    def noted(args, folder, check, data):
+        dataset = data[0]
+        splits = dataset.split_names()
+        seen.append(dict(zip(dataset.files, splits.tolist(), strict=True)))
+        folder.path.mkdir(parents=True)
+        weights = read_checkpoint(mislabelled / "best.pt")
+        save_checkpoint(folder / "best.pt", {**weights, "images": dataset.identity()})
+
+    monkeypatch.setattr("learning.suspects.train", noted)
+    assert program("run", "--suspects", "--folds", "3") == 0
+    assert len(seen) == 3
+    for splits in seen:
+        for number in (1, 2, 5):
+            assert splits[f"train/red/{number:03d}.png"] == splits[f"train/blue/copy{number}.png"]
+        assert {split for name, split in splits.items() if name.startswith("test/")} == {""}
+
+
+def test_parts_that_are_too_small_are_told(program, tmp_path, capsys):
+    write_images(tmp_path / "data/train", 6, seed=0)
+    write_images(tmp_path / "data/test", 2, seed=1)
+    program.data = tmp_path / "data"
+    for path in sorted((program.data / "train/plain").iterdir())[1:]:
+        path.unlink()
+    assert program("run", *SMALL, "--epochs", "1") == 0
+    for parts, words in (("2", "a part has all images of class plain"), ("60", "--folds 60: ")):
+        assert program("run", "--suspects", "--folds", parts) == 2
+        assert words in capsys.readouterr().err
+    assert not (program.run("run") / "folds").exists()
+    flags = ("--teacher", str(program.run("run") / "best.pt"))
+    assert program("student", *SMALL, "--epochs", "1", *flags) == 0
+    assert program("student", "--suspects", "--folds", "2") == 2
+    assert "may have seen what is held out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (("--folds", "5"), "--folds is for --suspects"),
+        (("--suspects", "--overwrite"), "--overwrite and --suspects exclude each other"),
         (("--suspects",), "holds no run"),
         (("--suspects", "--folds", "1"), "1 is out of range"),
         (("--suspects", "--evaluate"), "exclude each other"),

@@ -11,10 +11,11 @@ import glob
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
@@ -124,8 +125,37 @@ def locked(path: Path, check: Callable[[], None]) -> AcquireReturnProxy:
         except Timeout:
             check()
             if not waiting:
-                print(f"cache: waiting for another run that is building in {visible(path.parent)}")
+                print(f"cache: waiting for another run that is at work in {visible(path.parent)}")
                 waiting = True
+
+
+@contextmanager
+def remembering(note: Path, check: Callable[[], None]) -> Iterator[Callable[[Callable[[IO], None]], None]]:
+    """Hold the lock of a file of what can be found anew, and give what writes it.
+
+    A folder that cannot be written, or is full, is told and stops nothing.
+    """
+
+    def write(save: Callable[[IO], None]) -> None:
+        try:
+            with replacing(note) as file:
+                save(file)
+        except OSError as error:
+            forgotten(error)
+
+    def forgotten(error: OSError) -> None:
+        reason = error.strerror or "it took no more"
+        print(f"cache: {visible(note)} cannot be written ({reason}), so this is found anew each time")
+
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        lock = locked(note.with_suffix(".lock"), check)
+    except OSError as error:
+        forgotten(error)
+        yield lambda save: None
+        return
+    with lock:
+        yield write
 
 
 def _build(

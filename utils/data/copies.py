@@ -5,17 +5,17 @@ A copy on both sides of a split makes a test or validation accuracy too good.
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from utils.data.cache import series
+from utils.data.cache import remembering, series
 from utils.data.folders import Dataset
 from utils.data.looks import Looks
 from utils.data.near import NEAR_FORMAT, near_pairs
-from utils.run.files import replacing
 
 ALMOST = np.float32(0.9999)  # the most similar that files of different bytes are called
 PAIR = np.dtype([("contents", "<u8", 2), ("similarity", "<f4")])
@@ -44,16 +44,16 @@ def find_copies(
     again = numbers[first[group] != numbers]
     same = np.stack([first[group[again]], again], 1)
 
-    key = hashlib.blake2b(f"{NEAR_FORMAT}".encode() + contents.tobytes(), digest_size=8).digest()
-    note = folder / f"{series(dataset)}.pairs.npz"
-    near = _read(note, key)
-    if near is None:
-        one_each = looks.of(first)
-        found = near_pairs(one_each["thumbnail"], one_each["colour"], device, check)
-        near = np.empty(len(found.similarity), PAIR)
-        near["contents"], near["similarity"] = contents[found.images], found.similarity
-        with replacing(note) as file:
-            np.savez(file, key=np.frombuffer(key, np.uint8), pairs=near)
+    key = hashlib.blake2b(f"{NEAR_FORMAT}".encode() + contents.tobytes(), digest_size=8)
+    note = folder / f"{series(dataset)}-{key.hexdigest()}.pairs.npy"
+    with remembering(note, check) as write:
+        near = _read(note)
+        if near is None:
+            one_each = looks.of(first)
+            found = near_pairs(one_each["thumbnail"], one_each["colour"], device, check)
+            near = np.empty(len(found.similarity), PAIR)
+            near["contents"], near["similarity"] = contents[found.images], found.similarity
+            write(partial(np.save, arr=near))
     other = np.sort(first[np.searchsorted(contents, near["contents"])], axis=1)
     return Copies(
         np.concatenate([same, other]),
@@ -61,19 +61,53 @@ def find_copies(
     )
 
 
-def _read(note: Path, key: bytes) -> np.ndarray | None:
-    """The near pairs in a file, or None if there is none or it is of other images."""
+def _read(note: Path) -> np.ndarray | None:
+    """The near pairs in a file, or None if there is none or it is damaged."""
     try:
-        with np.load(note) as file:
-            if file["key"].tobytes() == key and file["pairs"].dtype == PAIR:
-                return file["pairs"]
+        near = np.load(note)
+        return near if near.dtype == PAIR and near.ndim == 1 else None
     except Exception:  # whatever is wrong with the file, the answer is to compare again
-        pass
-    return None
+        return None
 
 
-def leaks(copies: Copies, dataset: Dataset) -> np.ndarray:
-    """Which pairs, bool [m], have one image in "test" and the other in "train" or "val"."""
-    tested = np.zeros(len(dataset.files), bool)
-    tested[dataset.splits["test"]] = True
-    return tested[copies.images].sum(1) == 1
+class Leaks(NamedTuple):
+    """The numbers [m] of test images, of others that they are copies of, and whether they are to the byte."""
+
+    tested: np.ndarray
+    other: np.ndarray
+    same: np.ndarray
+
+
+def leaks(copies: Copies, dataset: Dataset) -> Leaks:
+    """The test images that are copies, or copies of copies, of images trained or validated on."""
+    count = len(dataset.files)
+    is_tested, is_seen = np.zeros(count, bool), np.zeros(count, bool)
+    is_tested[dataset.splits["test"]] = True
+    for split in ("train", "val"):
+        is_seen[dataset.splits[split]] = True
+    partners = []
+    for pairs in (copies.images[copies.similarity == 1], copies.images):
+        groups = joined(pairs, np.arange(count))
+        first = np.full(count, count)  # that is seen in training, of each group
+        np.minimum.at(first, groups[is_seen], np.flatnonzero(is_seen))
+        partners.append(np.where(is_tested, first[groups], count))
+    same, near = partners
+    tested = np.flatnonzero(near < count)
+    is_same = same[tested] < count
+    return Leaks(tested, np.where(is_same, same[tested], near[tested]), is_same)
+
+
+def joined(pairs: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The groups [n], numbers from 0, of which those are one that pairs [m, 2] of images connect."""
+    parent = np.arange(int(groups.max()) + 1)
+
+    def root(group: int) -> int:
+        while parent[group] != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    for a, b in groups[pairs].tolist():
+        parent[root(a)] = root(b)
+    roots = np.array([root(group) for group in range(len(parent))])
+    return np.unique(roots, return_inverse=True)[1][groups]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Large photographs, transparent palettes, odd EXIF data: it reads them all, and warns once for each file.
 warnings.filterwarnings("ignore", module="PIL")
@@ -100,6 +100,8 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a stranger's file can fail in any way
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UnidentifiedImageError):  # which would say where the bytes lie
+            reason = f"it is no image of a kind that is read ({', '.join(FORMATS)})"
         raise UnreadableImage(path, " ".join(reason.split())) from error
 
 

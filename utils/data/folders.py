@@ -174,7 +174,8 @@ def find_dataset(
 def folds(dataset: Dataset, count: int, seed: int, val_fraction: float) -> Iterator[Dataset]:
     """The data set with each of `count` parts of its training and validation images held out in turn.
 
-    That is "test" then; of what is left, a share is validated on. The test images are in no split.
+    That is "test" then; of what is left, a share is validated on. The test images are in no split. Raises
+    `UserError` for a class that would not be trained on, and if nothing would be validated on.
     """
     pool = len(dataset.splits["train"]) + len(dataset.splits["val"])  # whose files come first
     labels, groups = dataset.labels[:pool], None if dataset.groups is None else dataset.groups[:pool]
@@ -186,6 +187,14 @@ def folds(dataset: Dataset, count: int, seed: int, val_fraction: float) -> Itera
             labels[rest], val_fraction, generator(seed, "split"), _from_zero(of_rest)
         )
         splits = {"train": rest[train], "val": rest[val], "test": np.flatnonzero(fold_of == fold)}
+        trained = np.bincount(labels[rest[train]], minlength=len(dataset.classes))
+        if not trained.all():
+            name = dataset.classes[int(trained.argmin())]
+            raise UserError(
+                f"--folds {count}: a part has all images of class {name} that could be trained on"
+            )
+        if not len(val) or not len(splits["test"]):
+            raise UserError(f"--folds {count}: too few images for as many parts, and for some to validate on")
         told = (*dataset.told, f"fold {fold} of {count}")
         yield replace(dataset, splits=splits, pool=pool, told=told)
 

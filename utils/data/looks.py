@@ -3,15 +3,16 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from utils.data.cache import locked, of_images, series
+from utils.data.cache import of_images, remembering, series
 from utils.data.decode import THUMBNAIL_SIDE, Look, UnreadableImage, look
 from utils.data.folders import Dataset
-from utils.run.files import replacing
 
+KEPT_AT_ONCE = 50_000  # images, after which what is known is written
 FORMAT = 1  # part of every key: raise it when `look` changes
 
 RECORD = np.dtype(
@@ -53,28 +54,40 @@ def look_at(dataset: Dataset, folder: Path, check: Callable[[], None]) -> Looks:
     length and time of change. `check` is called between images and may raise to stop. An image that could not
     be read is looked at again each time, since the reason may have been anything.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     note = folder / f"{series(dataset)}.looks.npy"
     keys = _keys(dataset)
-    with locked(note.with_suffix(".lock"), check):
+    unreadable: dict[str, UnreadableImage] = {}
+    with remembering(note, check) as write:
         known = _read(note)
         missing = np.flatnonzero(~np.isin(keys, known["key"]))
-        records = np.zeros(len(missing), RECORD)
-        place_of = {index: place for place, index in enumerate(missing.tolist())}
+        for first in range(0, len(missing), KEPT_AT_ONCE):
+            numbers = missing[first : first + KEPT_AT_ONCE]
+            records, bad = _look_at(dataset, numbers.tolist(), keys, check)
+            unreadable |= bad
+            if len(records):
+                known = np.concatenate([_worth_keeping(known, keys), records])
+                known.sort(order="key")
+                write(partial(np.save, arr=known))
+    return Looks(known, np.searchsorted(known["key"], keys), unreadable)
 
-        def store(index: int, found: Look) -> None:
-            records[place_of[index]] = (keys[index], *found)
 
-        unreadable = {}
-        if len(missing):
-            unreadable = of_images(dataset, missing.tolist(), look, store, check, "looking at images once")
-        if len(unreadable) < len(missing):
-            known = np.concatenate([known[np.isin(known["key"], keys)], records[records["width"] > 0]])
-            known.sort(order="key")
-            with replacing(note) as file:
-                np.save(file, known)
-    places = np.searchsorted(known["key"], keys)
-    return Looks(known, places, unreadable)
+def _look_at(
+    dataset: Dataset, numbers: list[int], keys: np.ndarray, check: Callable[[], None]
+) -> tuple[np.ndarray, dict[str, UnreadableImage]]:
+    """The records of some images, and which of them cannot be read."""
+    records = np.zeros(len(numbers), RECORD)
+    places = {number: place for place, number in enumerate(numbers)}
+
+    def store(number: int, found: Look) -> None:
+        records[places[number]] = (keys[number], *found)
+
+    unreadable = of_images(dataset, numbers, look, store, check, "looking at images once")
+    return records[records["width"] > 0], unreadable
+
+
+def _worth_keeping(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The records without those of images that are not there, if they are too many: tables may take turns."""
+    return known if len(known) <= 3 * len(keys) else known[np.isin(known["key"], keys)]
 
 
 def _keys(dataset: Dataset) -> np.ndarray:

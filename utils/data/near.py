@@ -161,8 +161,10 @@ def _averaging(spans: torch.Tensor, side: int) -> torch.Tensor:
 def _compare(cut: torch.Tensor, others: torch.Tensor, parts: torch.Tensor) -> np.ndarray:
     """Correlations [m] of the details of parts of images, each fitted to its whole other image."""
     small = _resized(others, torch.tensor([[0.0, 1.0, 0.0, 1.0]], device=parts.device))
-    similarity = _correlation(_resized(cut, parts), small)
-    likely = (similarity >= UNLIKE).nonzero()[:, 0]
+    unfitted = _resized(cut, parts)
+    similarity = _correlation(unfitted, small)
+    known = _correlation(_details(unfitted), _details(small)) * (similarity >= UNLIKE)
+    likely = ((similarity >= UNLIKE) & (known < LIKE)).nonzero()[:, 0]
     cut, small, parts, best = cut[likely], small[likely], parts[likely], similarity[likely]
     for step, _, edge, sign in itertools.product(STEPS, range(3), range(4), (-1, 1)):
         moved = parts.clone()
@@ -170,13 +172,13 @@ def _compare(cut: torch.Tensor, others: torch.Tensor, parts: torch.Tensor) -> np
         tried = _correlation(_resized(cut, moved), small)
         parts = torch.where((tried > best)[:, None], moved, parts)
         best = torch.maximum(tried, best)
-    fitted = _resized(cut, parts)
-    details = [
-        torch.cat([image.diff(dim=1).flatten(1), image.diff(dim=2).flatten(1)], 1)
-        for image in (fitted, small)
-    ]
-    similarity = torch.zeros_like(similarity).index_copy(0, likely, _correlation(*details))
-    return similarity.cpu().numpy()
+    fitted = _correlation(_details(_resized(cut, parts)), _details(small))
+    return known.index_copy(0, likely, fitted).cpu().numpy()
+
+
+def _details(images: torch.Tensor) -> torch.Tensor:
+    """The differences between neighbouring pixels, [m, D]."""
+    return torch.cat([images.diff(dim=1).flatten(1), images.diff(dim=2).flatten(1)], 1)
 
 
 def _resized(thumbnails: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
