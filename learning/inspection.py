@@ -178,8 +178,9 @@ def summary(found: Inspection, args: Namespace) -> Iterator[tuple[str, str]]:
 def _crop(found: Inspection, crop: str) -> str:
     """What --crop makes the network miss, or see squeezed."""
     if crop == "none":
-        most, middle = found.squeeze.max(), np.median(found.squeeze)
-        return f"none: all of an image is seen, squeezed from {middle:.2f} to 1, at most {most:.2f} to 1"
+        longest = f"{found.squeeze.max():.2f} to 1, {np.median(found.squeeze):.2f} to 1 in the middle"
+        squeezed = f"squeezed to a square from at most {longest}" if found.squeeze.max() > 1 else "a square"
+        return f"none: all of an image is seen, {squeezed}"
     cut = 100 * (1 - found.seen)
     much = int((cut > 100 * MUCH).sum())
     return (

@@ -144,8 +144,8 @@ def _page(dataset: Dataset, found: Suspects, probabilities: np.ndarray, told: st
     shown = min(SHOWN, len(found.numbers))
     paragraphs = [
         f"{told}, the most suspect first.",
-        "A suspect is an image that a network trained without it takes for another class with more "
-        "confidence than that class usually gets (confident learning, Northcutt et al. 2021). Its label may "
+        "A suspect is an image that a network, trained without it, takes for another class; of each class "
+        "there are as many as confident learning (Northcutt et al. 2021) takes for mislabelled. The label may "
         f"be wrong, or the image hard: look before you change it. Here are {shown}; all are in {TABLE}.",
     ]
     cards = []

@@ -102,13 +102,19 @@ def test_images_without_a_fault_are_told_too(tmp_path, program, capsys):
     out = capsys.readouterr().out
     assert "balance  6 images of each class\n" in out
     assert "sizes    all 24 x 24 pixels; 0 smaller than --image_size 16\n" in out
-    assert "crop     none: all of an image is seen, squeezed from 1.00 to 1, at most 1.00 to 1\n" in out
+    assert "crop     none: all of an image is seen, a square\n" in out
     assert "unread   0 images\n" in out
     assert (
         "copies   0 pairs of the same bytes, 0 across splits (0 across the test's), 0 under two labels\n"
         in out
     )
     assert rows_of(tmp_path / "out") == []
+    Image.new("RGB", (60, 24)).save(tmp_path / "data/plain/long.png")
+    assert program("", "--inspect", "--output", str(tmp_path / "more")) == 0
+    assert (
+        "crop     none: all of an image is seen, squeezed to a square from at most 2.50 to 1, 1.00 to 1 in the "
+        "middle\n" in capsys.readouterr().out
+    )
 
 
 def test_a_class_that_cannot_be_read_is_told_too(data, program, capsys, tmp_path):  # noqa: F811
