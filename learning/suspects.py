@@ -145,7 +145,7 @@ def _page(dataset: Dataset, found: Suspects, probabilities: np.ndarray, told: st
     paragraphs = [
         f"{told}, the most suspect first.",
         "A suspect is an image that a network, trained without it, takes for another class; of each class "
-        "there are as many as confident learning (Northcutt et al. 2021) takes for mislabelled. The label may "
+        "there are as many as confident learning (Northcutt et al. 2021) takes for wrong. The label may "
         f"be wrong, or the image hard: look before you change it. Here are {shown}; all are in {TABLE}.",
     ]
     cards = []

@@ -112,8 +112,8 @@ def test_images_without_a_fault_are_told_too(tmp_path, program, capsys):
     Image.new("RGB", (60, 24)).save(tmp_path / "data/plain/long.png")
     assert program("", "--inspect", "--output", str(tmp_path / "more")) == 0
     assert (
-        "crop     none: all of an image is seen, squeezed to a square from at most 2.50 to 1, 1.00 to 1 in the "
-        "middle\n" in capsys.readouterr().out
+        "crop     none: all of an image is seen, squeezed to a square from at most 2.50 to 1, 1.00 to 1 in "
+        "the middle\n" in capsys.readouterr().out
     )
 
 
