@@ -14,7 +14,7 @@ from learning.confident import Suspects, suspects
 from learning.inspection import image_of
 from learning.run import calibrate, open_classifier, open_run, train
 from learning.setup import Check, FoundData, changed, evaluated, find_data, open_loader, prepare_device
-from utils.data.copies import find_copies, joined
+from utils.data.copies import find_copies
 from utils.data.folders import Dataset, folds
 from utils.errors import Interrupted, UserError
 from utils.page import Section, text, to_page
@@ -101,21 +101,19 @@ def _by_folds(
     dataset, looks, skipped = data
     copies = find_copies(dataset, looks, Path(args.cache_dir), choose_device(args.device), check)
     groups = np.arange(len(dataset.files)) if dataset.groups is None else dataset.groups
-    parts = folds(
-        replace(dataset, groups=joined(copies.images, groups)), args.folds, args.seed, args.val_fraction
-    )
+    dataset = replace(dataset, groups=copies.groups(groups))
+    parts = list(folds(dataset, args.folds, args.seed, args.val_fraction))
     given = [name for name in args.given if name in options.NOT_OF_THE_RUN]
     if args.pretrained_path:
         start = visible(args.pretrained_path)
         print(f"warning  all networks start from {start}: it must not have been trained on these images")
-    for number, fold in enumerate(list(parts), 1):
+    for number, fold in enumerate(parts, 1):
         name = f"{args.checkpoint_name}/{FOLDS}/{number} of {args.folds}"
         of_fold = Namespace(**{**vars(args), "checkpoint_name": name, "resume": True, "given": given})
         place = RunFolder(args.checkpoint_dir, name)
         print(f"\nfold {number} of {args.folds}")
-        if (place / "best.pt").exists() and load_checkpoint(
-            place / "best.pt", Weights
-        ).images != fold.identity():
+        best = place / "best.pt"
+        if best.exists() and load_checkpoint(best, Weights).images != fold.identity():
             shutil.rmtree(place.path)  # of the images as they were then
         if not place.finished:
             try:

@@ -16,9 +16,9 @@ from tests.conftest import SMALL
 from tests.test_bad_input import data  # noqa: F401
 from tests.test_images import never
 from utils.data import near
-from utils.data.copies import find_copies, joined, leaks
+from utils.data.copies import Copies, find_copies, joined, leaks
 from utils.data.decode import THUMBNAIL_SIDE, look
-from utils.data.folders import find_dataset
+from utils.data.folders import Dataset, find_dataset
 from utils.data.looks import look_at
 from utils.data.near import near_pairs
 from utils.data.scenes import PAINTERS, draw_scene
@@ -211,6 +211,24 @@ def test_copies_of_copies_are_told_each(data, scenes, tmp_path):  # noqa: F811
     expected |= {f"test/circle/b{number}.jpg": "train/circle/b.png" for number in range(40)}
     assert expected.items() <= {test: other for test, other, same in told if not same}.items()
     assert [leak for leak in told if leak[2]] == [("test/plain/b.png", "train/circle/b.png", True)]
+
+
+def test_images_alike_by_nature_are_no_chain():
+    """Pairs that are nearly alike are followed for one step, and surely alike ones for any number."""
+    splits = {"train": np.array([0]), "val": np.array([1]), "test": np.arange(2, 8)}
+    dataset = Dataset(Path(), ("a",), tuple("01234567"), np.zeros(8, int), splits, 2)
+    pairs = Copies(
+        np.array([[0, 2], [2, 3], [3, 4], [1, 5], [5, 6], [6, 7]]),
+        np.array([0.91, 0.98, 0.92, 0.98, 0.99, 0.93], np.float32),
+    )
+    found = leaks(pairs, dataset)
+    assert found.tested.tolist() == [2, 3, 5, 6, 7]
+    assert found.other.tolist() == [0, 0, 1, 1, 1]
+    groups = pairs.groups(np.arange(8))
+    assert groups[2] == groups[3]
+    assert groups[1] == groups[5] == groups[6]
+    assert len({*groups.tolist()}) == 5
+    assert not found.same.any()
 
 
 def test_joined_groups_are_those_that_pairs_connect():

@@ -17,6 +17,7 @@ from utils.data.folders import Dataset
 from utils.data.looks import Looks
 from utils.data.near import NEAR_FORMAT, near_pairs
 
+SURELY = 0.97  # a similarity that few different images have
 ALMOST = np.float32(0.9999)  # the most similar that files of different bytes are called
 PAIR = np.dtype([("contents", "<u8", 2), ("similarity", "<f4")])
 
@@ -30,6 +31,13 @@ class Copies(NamedTuple):
 
     images: np.ndarray
     similarity: np.ndarray
+
+    def groups(self, groups: np.ndarray) -> np.ndarray:
+        """The groups [n] of images, those joined that have surely copies of each other.
+
+        By pairs that are only nearly alike, images that are alike by nature would become one large group.
+        """
+        return joined(self.images[self.similarity >= SURELY], groups)
 
 
 def find_copies(
@@ -79,20 +87,29 @@ class Leaks(NamedTuple):
 
 
 def leaks(copies: Copies, dataset: Dataset) -> Leaks:
-    """The test images that are copies, or copies of copies, of images trained or validated on."""
+    """The test images that are, or look nearly as, images trained or validated on or copies of these."""
     count = len(dataset.files)
     is_tested, is_seen = np.zeros(count, bool), np.zeros(count, bool)
     is_tested[dataset.splits["test"]] = True
     for split in ("train", "val"):
         is_seen[dataset.splits[split]] = True
-    partners = []
-    for pairs in (copies.images[copies.similarity == 1], copies.images):
-        groups = joined(pairs, np.arange(count))
-        first = np.full(count, count)  # that is seen in training, of each group
+
+    def first_seen(groups: np.ndarray) -> np.ndarray:
+        """Of each group the first image that is trained or validated on, or `count`."""
+        first = np.full(count, count)
         np.minimum.at(first, groups[is_seen], np.flatnonzero(is_seen))
-        partners.append(np.where(is_tested, first[groups], count))
-    same, near = partners
-    tested = np.flatnonzero(near < count)
+        return first
+
+    same_bytes = joined(copies.images[copies.similarity == 1], np.arange(count))
+    same = first_seen(same_bytes)[same_bytes]
+    groups = copies.groups(np.arange(count))
+    first = first_seen(groups)
+    near = first.copy()
+    a, b = groups[copies.images].T
+    np.minimum.at(near, a, first[b])
+    np.minimum.at(near, b, first[a])
+    near = near[groups]
+    tested = np.flatnonzero(is_tested & (near < count))
     is_same = same[tested] < count
     return Leaks(tested, np.where(is_same, same[tested], near[tested]), is_same)
 
