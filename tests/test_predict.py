@@ -112,7 +112,7 @@ def test_images_that_cannot_be_read_are_rows_and_change_no_other(used, shapes, t
     assert used("run", "--predict", str(folder), "--explain") == 0
     out = capsys.readouterr().out
     assert out.count("cannot be read") == 1
-    assert "warning  cannot be read: 2 images, circle/002.png (cannot identify image file" in out
+    assert "warning  cannot be read: 2 images, circle/002.png (it is no image of a kind" in out
     for row, own in zip(rows_of(used.run("run") / "predicted.csv"), before, strict=True):
         if row["path"] in ("circle/002.png", "plain/000.png"):
             assert row.pop("error")
