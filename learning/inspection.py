@@ -4,6 +4,7 @@ import csv
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +44,19 @@ class Inspection:
     seen: np.ndarray  # how much of an image the network sees, 0 to 1
     squeeze: np.ndarray  # the longer side over the shorter, where all of it is seen
 
-    @property
+    @cached_property
     def differ(self) -> np.ndarray:
         """Which pairs have two labels."""
         a, b = self.dataset.labels[self.copies.images].T
         return a != b
 
-    @property
+    @cached_property
     def across(self) -> np.ndarray:
         """Which pairs are in two splits."""
         a, b = self.dataset.split_names()[self.copies.images].T
         return a != b
 
-    @property
+    @cached_property
     def tested(self) -> np.ndarray:
         """Which pairs are in two splits of which one is that of the test."""
         return self.across & (self.dataset.split_names()[self.copies.images] == "test").any(1)
@@ -109,7 +110,6 @@ def findings(found: Inspection) -> Iterator[dict[str, object]]:
         return {f"{before}{title}": value for title, value in values.items()}
 
     numbers = {name: number for number, name in enumerate(dataset.files)}
-    tested, differ = found.tested, found.differ
     for name, error in sorted(found.unreadable.items()):
         yield {"finding": "cannot be read", **about(numbers[name]), "detail": error.reason}
     for pair in order_of_pairs(found).tolist():
@@ -120,8 +120,8 @@ def findings(found: Inspection) -> Iterator[dict[str, object]]:
             **about(b),
             **about(a, "other_"),
             "similarity": f"{similarity:.4f}",
-            "across_test": "yes" if tested[pair] else "no",
-            "labels_differ": "yes" if differ[pair] else "no",
+            "across_test": "yes" if found.tested[pair] else "no",
+            "labels_differ": "yes" if found.differ[pair] else "no",
         }
     for place in np.flatnonzero(found.seen < 1 - MUCH).tolist():
         detail = f"{100 * (1 - found.seen[place]):.0f} % is cut off"
@@ -137,12 +137,7 @@ def summary(found: Inspection, args: Namespace) -> Iterator[tuple[str, str]]:
     """What was found: titles and what there is to say."""
     dataset, looks = found.dataset, found.looks
     yield from (("data", note) for note in dataset.notes)
-    sizes = dataset.sizes()
-    yield (
-        "data",
-        f"{dataset.root}: {len(dataset.classes)} classes; {sizes['train']} training, {sizes['val']} "
-        f"validation and {sizes['test']} test images",
-    )
+    yield "data", dataset.describe()
     counts = np.bincount(dataset.labels)
     few, many = int(counts.argmin()), int(counts.argmax())
     if counts[few] == counts[many]:
@@ -217,9 +212,9 @@ def page(found: Inspection, lines: list[str], check: Callable[[], None]) -> str:
                 [[name, error.reason] for name, error in bad[:ROWS_SHOWN]],
             )
         )
-    order, differ, across = order_of_pairs(found), found.differ, found.across
+    order = order_of_pairs(found)
     shown = order[:PAIRS_SHOWN]
-    pairs = "\n".join(_pair(found, pair, splits, differ[pair], across[pair]) for pair in shown.tolist())
+    pairs = "\n".join(_pair(found, pair, splits) for pair in shown.tolist())
     told = (
         "None were found."
         if not len(order)
@@ -232,14 +227,14 @@ def page(found: Inspection, lines: list[str], check: Callable[[], None]) -> str:
     return to_page(sections, more="\n".join(body))
 
 
-def _pair(found: Inspection, pair: int, splits: np.ndarray, differ: bool, across: bool) -> str:
+def _pair(found: Inspection, pair: int, splits: np.ndarray) -> str:
     """Two images side by side."""
     dataset, numbers = found.dataset, found.copies.images[pair].tolist()
     similarity = found.copies.similarity[pair]
     marks = ["the same file" if similarity == 1 else f"similarity {similarity:.3f}"]
-    if differ:
+    if found.differ[pair]:
         marks.append("two labels")
-    if across:
+    if found.across[pair]:
         marks.append("across splits")
     pictures = "".join(image_of(dataset, number, SIDE) for number in numbers)
     names = "".join(

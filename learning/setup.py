@@ -228,11 +228,7 @@ def find_data(args: Namespace, about: About | None, check: Check) -> FoundData:
     refuse(looks.unreadable, len(dataset.files))
     for note in dataset.notes:
         print(f"data     {visible(note)}")
-    sizes = dataset.sizes()
-    print(
-        f"data     {visible(root)}: {classes} classes; {sizes['train']} training, {sizes['val']} validation "
-        f"and {sizes['test']} test images, {args.image_size} x {args.image_size} pixels"
-    )
+    print(f"data     {visible(dataset.describe())}, {args.image_size} x {args.image_size} pixels")
     print(f"classes  {some(dataset.classes, CLASSES_SHOWN)}")
     if skipped:
         told = some(skipped, NAMES_SHOWN, "; ")

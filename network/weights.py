@@ -20,6 +20,7 @@ from network.evonorm import EvoNorm
 from network.members import REGNETS
 from network.names import PYCLS_NAMES, TIMM_MARKS, TIMM_NAMES, Names, State, translate
 from network.norm import zero_residual_gammas
+from utils.text import some
 
 
 class Normalisation(NamedTuple):
@@ -40,6 +41,8 @@ LITE = Normalisation((127 / 255,) * 3, (128 / 255,) * 3)  # (x - 127) / 128 of l
 
 TIMM_LITE = Normalisation((0.5,) * 3, (0.5,) * 3)
 
+KEYS_SHOWN = 6
+
 # BatchNorm's count of batches, which older files lack; nothing here depends on it.
 COUNTER = ".num_batches_tracked"
 
@@ -57,7 +60,7 @@ class LoadedWeights:
     def describe(self) -> str:
         """One line for the person who started the run."""
         text = f"{self.loaded} tensors from {self.source}"
-        return f"{text}; left fresh: {_few(self.fresh)}" if self.fresh else text
+        return f"{text}; left fresh: {some(self.fresh, KEYS_SHOWN)}" if self.fresh else text
 
 
 def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
@@ -335,7 +338,9 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
         "of another shape": {key for key in expected & found if own[key].shape != state[key].shape},
     }
     if any(problems.values()):
-        text = "; ".join(f"{kind}: {_few(sorted(keys))}" for kind, keys in problems.items() if keys)
+        text = "; ".join(
+            f"{kind}: {some(sorted(keys), KEYS_SHOWN)}" for kind, keys in problems.items() if keys
+        )
         raise WeightsError(f"{source} does not fit {type(network).__name__} ({text}); is --model right?")
     network.load_state_dict({key: state[key] for key in expected}, strict=False)
     if head <= fresh:
@@ -349,7 +354,3 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
             "shortcuts alone, and what the branches had learnt comes back only by training"
         )
     return LoadedWeights(source, normalisation, len(expected), tuple(sorted(fresh)), tuple(warnings))
-
-
-def _few(keys: Sequence[str], most: int = 6) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")

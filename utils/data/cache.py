@@ -78,7 +78,7 @@ def cached_images(
 
     pixels = _map(path, shape)
     if pixels is None:
-        with locked(folder / f"{_of_frame(dataset, frame)}.lock", check):
+        with _locked(folder / f"{_of_frame(dataset, frame)}.lock", check):
             pixels = _map(path, shape)  # another run may have built it while this one waited
             if pixels is None:
                 _build(path, dataset, frame, shape, places, check)
@@ -115,7 +115,7 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return None
 
 
-def locked(path: Path, check: Callable[[], None]) -> AcquireReturnProxy:
+def _locked(path: Path, check: Callable[[], None]) -> AcquireReturnProxy:
     """Hold the lock, saying so when that means waiting for another run."""
     lock = FileLock(path)
     waiting = False
@@ -149,7 +149,7 @@ def remembering(note: Path, check: Callable[[], None]) -> Iterator[Callable[[Cal
 
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        lock = locked(note.with_suffix(".lock"), check)
+        lock = _locked(note.with_suffix(".lock"), check)
     except OSError as error:
         forgotten(error)
         yield lambda save: None

@@ -88,11 +88,8 @@ class Leaks(NamedTuple):
 
 def leaks(copies: Copies, dataset: Dataset) -> Leaks:
     """The test images that are, or look nearly as, images trained or validated on or copies of these."""
-    count = len(dataset.files)
-    is_tested, is_seen = np.zeros(count, bool), np.zeros(count, bool)
-    is_tested[dataset.splits["test"]] = True
-    for split in ("train", "val"):
-        is_seen[dataset.splits[split]] = True
+    count, splits = len(dataset.files), dataset.split_names()
+    is_seen = np.isin(splits, ("train", "val"))
 
     def first_seen(groups: np.ndarray) -> np.ndarray:
         """Of each group the first image that is trained or validated on, or `count`."""
@@ -109,14 +106,14 @@ def leaks(copies: Copies, dataset: Dataset) -> Leaks:
     np.minimum.at(near, a, first[b])
     np.minimum.at(near, b, first[a])
     near = near[groups]
-    tested = np.flatnonzero(is_tested & (near < count))
+    tested = np.flatnonzero((splits == "test") & (near < count))
     is_same = same[tested] < count
     return Leaks(tested, np.where(is_same, same[tested], near[tested]), is_same)
 
 
 def joined(pairs: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The groups [n], numbers from 0, of which those are one that pairs [m, 2] of images connect."""
-    parent = np.arange(int(groups.max()) + 1)
+    parent = list(range(int(groups.max()) + 1))
 
     def root(group: int) -> int:
         while parent[group] != group:

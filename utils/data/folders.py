@@ -96,6 +96,14 @@ class Dataset:
             names[numbers] = split
         return names
 
+    def describe(self) -> str:
+        """Where it is, and how many classes and images it has."""
+        sizes = self.sizes()
+        return (
+            f"{self.root}: {len(self.classes)} classes; {sizes['train']} training, {sizes['val']} validation "
+            f"and {sizes['test']} test images"
+        )
+
     def sizes(self) -> dict[str, int]:
         """The number of images in each split."""
         return {split: len(indices) for split, indices in self.splits.items()}
@@ -131,13 +139,9 @@ def find_dataset(
     found = _without(found, without, where)
     if how.group_by:
         found = _grouped(found, how.group_by, where)
-    named = Counter(image.group for image in found if image.group)
-    if named:
-        alone = len(found) - named.total()
-        more = f"; {count(alone, 'image')} of no group" if alone else ""
-        ((name, most),) = named.most_common(1)
-        largest = f"the largest, {name}, of {count(most, 'image')}"
-        notes.append(f"{count(len(named), 'group')}, each in one split, {largest}{more}")
+    grouped = any(image.group for image in found)
+    if grouped:
+        notes.append(_about_groups(found))
     try:
         classes = _classes(found, where)
     except UserError as error:
@@ -153,7 +157,7 @@ def find_dataset(
     split_numbers = np.array([order[image.split] for image in found])
     splits = {split: np.flatnonzero(split_numbers == number) for split, number in order.items()}
     pool = len(splits["train"])
-    groups = _group_numbers(found)[1] if named else None
+    groups = _group_numbers(found)[1] if grouped else None
     if len(splits["val"]):
         _say_not_used("val_fraction", how, notes)
     else:
@@ -223,6 +227,16 @@ def _grouped(found: list[Labelled], group_by: str, where: str) -> list[Labelled]
     if not any(texts):
         raise UserError(f"--group_by {group_by} finds nothing in the paths, such as {found[0].path}")
     return [image._replace(group=text) for image, text in zip(found, texts, strict=True)]
+
+
+def _about_groups(found: list[Labelled]) -> str:
+    """How many groups there are, and the largest."""
+    sizes = Counter(image.group for image in found if image.group)
+    alone = len(found) - sizes.total()
+    more = f"; {count(alone, 'image')} of no group" if alone else ""
+    ((name, most),) = sizes.most_common(1)
+    largest = f"the largest, {name}, of {count(most, 'image')}"
+    return f"{count(len(sizes), 'group')}, each in one split, {largest}{more}"
 
 
 def _group_numbers(found: Sequence[Labelled]) -> tuple[list[str], np.ndarray]:

@@ -81,7 +81,8 @@ def _disk_or_off(dataset: Dataset, frame: Frame, cache_dir: Path) -> str:
         print(f"cache    {told}")
         return "disk"
     print(
-        f"cache    off: it would be {told}, of which a quarter is taken; images are decoded again and again"
+        f"cache    off: {told}, and they would take more than a quarter of that; images are decoded as they "
+        "are needed"
     )
     return "off"
 

@@ -249,5 +249,5 @@ def passed_by(files: Iterable[str]) -> list[str]:
     endings = Counter(os.path.splitext(file)[1].lower() or "none" for file in files)
     if not endings:
         return []
-    told = some((f"{ending} {number}" for ending, number in endings.most_common()), 5)
+    told = some((f"{ending} {number}" for ending, number in endings.most_common()), PLACES_SHOWN)
     return [f"{count(endings.total(), 'file')} not taken for images, by endings: {told}"]

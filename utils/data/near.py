@@ -31,7 +31,7 @@ MOST_CANDIDATES = 16
 NO_COLOUR = 128  # of both colour differences
 BLOCK, OTHERS = 256, 2048  # images compared at once
 AT_ONCE = 16  # blocks, between looks whether to stop
-FEW = 20_000
+FEW = 20_000  # images, which a CPU compares soon enough
 STEPS = (0.04, 0.02, 0.01)  # of the edges of a part while it is fitted, as shares of an image
 
 
