@@ -14,7 +14,7 @@ from learning.setup import find_and_look
 from utils.data.copies import Copies, find_copies
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
-from utils.data.looks import Looks
+from utils.data.looks import Looks, unused_bits
 from utils.errors import UserError
 from utils.page import Section, pixels_as_image, text, to_page
 from utils.run.device import choose_device
@@ -155,6 +155,8 @@ def summary(found: Inspection, args: Namespace) -> Iterator[tuple[str, str]]:
         small = int((np.minimum(width, height) < args.image_size).sum())
         told = f"all {least}" if least == most else f"{least} to {most}, the middle one {middle}"
         yield "sizes", f"{told} pixels; {small} smaller than --image_size {args.image_size}"
+        if dark := unused_bits(looks):
+            yield "levels", dark
         yield "crop", _crop(found, args.crop)
     unreadable = some(sorted(found.unreadable), 3)
     yield "unread", count(len(found.unreadable), "image") + f": {unreadable}" * bool(unreadable)

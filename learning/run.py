@@ -55,7 +55,7 @@ def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | No
     with explained_failures(args.batch_size):
         parts = assemble(args, progress, check, data)
         if progress is None:
-            parts.tell_leaks(check)
+            parts.tell_copies(check)
         trainer = make_trainer(parts)
 
     with folder.claim(), explained_failures(args.batch_size):

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +32,12 @@ from network import NETWORKS, build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Batch, Loader, in_order, steps_per_epoch, training_order
 from utils.data.cache import refuse
-from utils.data.copies import find_copies, leaks
+from utils.data.copies import Leaks, find_copies, leaks, under_two_labels
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, Splitting, find_dataset
 from utils.data.images import open_images
-from utils.data.looks import Looks, look_at
+from utils.data.looks import Looks, look_at, unused_bits
 from utils.errors import UserError
 from utils.flags import run_flags
 from utils.run.checkpoint import explained_contents, load_checkpoint, save_checkpoint
@@ -54,7 +54,7 @@ from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.randomness import torch_seed
 from utils.run.records import About, Progress, Weights
-from utils.text import count, some, visible
+from utils.text import count, one_form, some, visible
 
 Check = Callable[[], None]
 FoundData = tuple[Dataset, Looks, list[str]]  # with the images that cannot be read and are left out
@@ -89,19 +89,16 @@ class Parts:
         """How many steps show each training image once."""
         return steps_per_epoch(len(self.dataset.splits["train"]), self.global_batch)
 
-    def tell_leaks(self, check: Check) -> None:
-        """Say which test images are also trained or validated on, or look nearly as one that is."""
-        files, device = self.dataset.files, self.classifier.device
-        copies = find_copies(self.dataset, self.looks, Path(self.args.cache_dir), device, check)
-        found = leaks(copies, self.dataset)
-        for chosen, what, word in (
-            (found.same, "are also trained or validated on, which makes", "is"),
-            (~found.same, "look nearly as others, trained or validated on, which may make", "as"),
-        ):
-            pairs = zip(found.tested[chosen], found.other[chosen], strict=True)
-            told = some((f"{files[test]} {word} {files[other]}" for test, other in pairs), NAMES_SHOWN, "; ")
-            if told:
-                print(f"warning  {int(chosen.sum())} test images {what} the accuracy too good: {told}")
+    def tell_copies(self, check: Check) -> None:
+        """Say which images are on two sides of a split, or under two labels, to the byte or nearly."""
+        dataset, device = self.dataset, self.classifier.device
+        copies = find_copies(dataset, self.looks, Path(self.args.cache_dir), device, check)
+        of_test = leaks(copies, dataset, "test", ("train", "val"))
+        _tell_pairs(of_test, dataset, "test image", "trained or validated on", "the accuracy too good")
+        of_val = leaks(copies, dataset, "val", ("train",))
+        _tell_pairs(of_val, dataset, "validation image", "trained on", "the validation accuracy too good")
+        twice = under_two_labels(copies, dataset)
+        _tell_pairs(twice, dataset, "image", "under another label", "one of the two labels wrong")
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""
@@ -130,6 +127,28 @@ class Parts:
         return dict(vars(about))
 
 
+def _tell_pairs(found: Leaks, dataset: Dataset, what: str, where: str, effect: str) -> None:
+    """Warn of images that are also `where`, and then of those that look nearly the same as one there."""
+
+    def named(number: int) -> str:
+        return f"{dataset.files[number]} ({dataset.classes[dataset.labels[number]]})"
+
+    for chosen, verbs, means, word in (
+        (found.same, ("is also", "are also"), "makes", "is"),
+        (
+            ~found.same,
+            ("looks nearly the same as one that is", "look nearly the same as others that are"),
+            "may make",
+            "is like",
+        ),
+    ):
+        if number := int(chosen.sum()):
+            pairs = zip(found.leaked[chosen], found.other[chosen], strict=True)
+            told = some((f"{named(a)} {word} {named(b)}" for a, b in pairs), NAMES_SHOWN, "; ")
+            verb = verbs[number > 1]
+            print(f"warning  {count(number, what)} {verb} {where}, which {means} {effect}: {told}")
+
+
 def assemble(
     args: Namespace, progress: Progress | None, check: Check, data: FoundData | None = None
 ) -> Parts:
@@ -151,7 +170,7 @@ def assemble(
     dataset, looks, skipped = data or find_data(args, progress, check)
     if progress and dataset.identity() != progress.images:
         raise UserError(f"{changed(args)}; train anew with --overwrite")
-    network, normalisation = make_network(args, len(dataset.classes), progress)
+    network, normalisation = make_network(args, dataset.classes, progress)
     classifier = Classifier(
         network.to(device).to(memory_format=MEMORY_FORMATS[memory_format]),
         dataset.classes,
@@ -219,7 +238,7 @@ def find_data(args: Namespace, about: About | None, check: Check) -> FoundData:
         raise UserError(
             f"--num_classes {args.num_classes}: {root} holds {classes} classes; leave the flag out"
         )
-    if about and list(dataset.classes) != about.classes:
+    if about and list(dataset.classes) != [*map(one_form, about.classes)]:
         raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
     skipped = sorted(looks.unreadable)
     if skipped and args.skip_corrupt:
@@ -230,6 +249,8 @@ def find_data(args: Namespace, about: About | None, check: Check) -> FoundData:
         print(f"data     {visible(note)}")
     print(f"data     {visible(dataset.describe())}, {args.image_size} x {args.image_size} pixels")
     print(f"classes  {some(dataset.classes, CLASSES_SHOWN)}")
+    if dark := unused_bits(looks):
+        print(f"warning  {dark}")
     if skipped:
         told = some(skipped, NAMES_SHOWN, "; ")
         print(f"warning  {count(len(skipped), 'image')} cannot be read, and left out: {told}")
@@ -246,13 +267,13 @@ def changed(args: Namespace) -> str:
 
 
 def make_network(
-    args: Namespace, num_classes: int, progress: Progress | None
+    args: Namespace, classes: Sequence[str], progress: Progress | None
 ) -> tuple[nn.Module, Normalisation]:
     """The network of the flags and the normalisation its weights expect."""
     torch.manual_seed(torch_seed(args.seed, "weights"))
     network = build_network(
         args.model,
-        num_classes,
+        len(classes),
         norm=args.norm,
         zero_gamma=args.zero_gamma,
         drop_path=args.drop_path,
@@ -263,7 +284,7 @@ def make_network(
         normalisation = Normalisation.of(progress.normalisation)
     elif args.pretrained:
         if args.pretrained_path:
-            loaded = load_weights(network, args.pretrained_path)
+            loaded = load_weights(network, args.pretrained_path, classes)
         else:
             loaded = load_torchvision_weights(network, args.model, args.pretrained)
         source, normalisation = loaded.describe(), loaded.normalisation

@@ -59,7 +59,7 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
         for file in files:
             refuse_to_replace(file, folder, "--output", args.output is None or args.overwrite)
         print(f"data     {count(len(images.paths), 'image')} to classify")
-        for note in passed_by(images.others):
+        for note in passed_by(images.others, images.foreign):
             print(f"data     {visible(note)}")
         in_folder = any(map(folder.holds, files))
         with folder.claim() if in_folder else nullcontext(), explained_failures(args.batch_size):

@@ -7,6 +7,7 @@ at once.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,8 @@ def build_network(
     return network
 
 
-def load_weights(network: nn.Module, path: str | Path) -> LoadedWeights:
+def load_weights(network: nn.Module, path: str | Path, classes: Sequence[str] | None = None) -> LoadedWeights:
     """Load pretrained weights from a file; see `network.weights.load_weights`."""
     from network import weights
 
-    return weights.load_weights(network, Path(path))
+    return weights.load_weights(network, Path(path), classes)

@@ -9,14 +9,14 @@ import urllib.error
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from network import NETWORKS, WeightsError
 from network.evonorm import EvoNorm
+from network.files import read_file, unwrap
 from network.members import REGNETS
 from network.names import PYCLS_NAMES, TIMM_MARKS, TIMM_NAMES, Names, State, translate
 from network.norm import zero_residual_gammas
@@ -49,73 +49,66 @@ COUNTER = ".num_batches_tracked"
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a load did: where the weights are from, the input they expect, and what it left fresh."""
+    """What a load did: where the weights are from, the input they expect, and what it left fresh or out."""
 
     source: str
     normalisation: Normalisation
     loaded: int
     fresh: tuple[str, ...]
     warnings: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line for the person who started the run."""
         text = f"{self.loaded} tensors from {self.source}"
-        return f"{text}; left fresh: {some(self.fresh, KEYS_SHOWN)}" if self.fresh else text
+        for what, keys in (("left fresh", self.fresh), ("left out", self.left_out)):
+            text += f"; {what}: {some(keys, KEYS_SHOWN)}" if keys else ""
+        return text
 
 
-def load_weights(network: nn.Module, path: Path) -> LoadedWeights:
+def load_weights(network: nn.Module, path: Path, classes: Sequence[str] | None = None) -> LoadedWeights:
     """Load a weights file into `network`; nothing in the file is ever executed.
 
     Recognised are state dicts with the names of torchvision or timm, also as .safetensors (the `config.json`
     beside timm's says which network it is and what input it expects), pycls files (`model_state`, trained on
     BGR images: the stem is flipped, so that the network sees RGB), EfficientNet-Lite files (`_conv_stem`,
-    `_blocks.N`), and this project's checkpoints and exports. What cannot fit is left as it is: a head for
-    another number of classes, and the norms of an EvoNorm network if the file has others. Every other
-    difference raises `WeightsError` naming the keys.
+    `_blocks.N`), and this project's checkpoints and exports; all but those also within what training scripts
+    put around them. What cannot fit is left as it is: a head that is not there, or for another number of
+    classes, and the norms of an EvoNorm network if the file has others. So is a head for other classes than
+    `classes`, where the file says for which it is. Every other difference raises `WeightsError` naming the
+    keys, and so do numbers that are not finite.
     """
+    content = read_file(path)
     try:
-        content = _read(path)
-    except OSError as error:
-        raise WeightsError(f"weights file {path}: {error.strerror or 'cannot be read'}") from error
-    except Exception as error:  # a stranger's file can fail in any way
-        raise WeightsError(
-            f"weights file {path} is damaged, or is no dictionary of tensors that loads without running code"
-        ) from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"weights file {path} holds no dictionary of tensors by name")
-    try:
-        return _translate_and_fill(network, content, path)
+        loaded = _translate_and_fill(network, content, path, classes)
     except (AttributeError, TypeError, IndexError, ValueError) as error:
         raise WeightsError(f"weights file {path} holds something else than tensors by name") from error
+    return loaded if classes is None or "classes" in content else _tell_head(network, loaded)
 
 
-def _read(path: Path) -> Any:
-    """What the file holds, which may be anything; raises in any way if it is damaged."""
-    if path.suffix != ".safetensors":
-        return torch.load(path, map_location="cpu", weights_only=True)
-    path.stat()  # says what is wrong where there is no such file
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dictionary
-        about = file.metadata() or {}
-    if "normalisation" in about:  # an export of this project
-        return {"network": tensors, "normalisation": json.loads(about["normalisation"])}
-    return tensors
-
-
-def _translate_and_fill(network: nn.Module, content: dict, path: Path) -> LoadedWeights:
+def _translate_and_fill(
+    network: nn.Module, content: dict, path: Path, classes: Sequence[str] | None
+) -> LoadedWeights:
     """Fill the network from the content of a file of one of the known kinds."""
     if {"network", "normalisation"} <= content.keys():
-        normalisation = Normalisation.of(content["normalisation"])
-        return _fill(network, content["network"], f"the checkpoint {path}", normalisation)
+        state, normalisation = content["network"], Normalisation.of(content["normalisation"])
+        source, others = f"the checkpoint {path}", content.get("classes")
+        if classes is not None and others is not None and [*others] != [*classes]:
+            state = {key: value for key, value in state.items() if not key.startswith(f"{network.head}.")}
+            source += f", which knows other classes ({some(others, KEYS_SHOWN)})"
+        return _fill(network, state, source, normalisation)
     if "model_state" in content:
-        loaded = _fill(network, from_pycls(content["model_state"], network), f"pycls's {path}", IMAGENET)
+        state = from_pycls(content["model_state"], network)
+        loaded = _fill(network, state, f"pycls's {path}", IMAGENET)
         _make_up_for_epsilon(network, 1e-5)
         return loaded
-    if "_conv_stem.weight" in content:
-        return _fill(network, from_lite(content, network), f"EfficientNet-Lite's {path}", LITE)
-    if type(network).__name__ == "ResNet" or TIMM_MARKS & content.keys():
-        return _fill_from_timm(network, content, path)
-    return _fill(network, content, str(path), IMAGENET)
+    state, told = unwrap(content)
+    source = f"{path}{f' ({told})' * bool(told)}"
+    if "_conv_stem.weight" in state:
+        return _fill(network, from_lite(state, network), f"EfficientNet-Lite's {source}", LITE)
+    if type(network).__name__ == "ResNet" or TIMM_MARKS & state.keys():
+        return _fill_from_timm(network, state, path, source)
+    return _fill(network, state, source, IMAGENET)
 
 
 def load_torchvision_weights(network: nn.Module, name: str, version: int = 1) -> LoadedWeights:
@@ -144,10 +137,22 @@ def load_torchvision_weights(network: nn.Module, name: str, version: int = 1) ->
         ) from error
     transforms = weights.transforms()
     normalisation = Normalisation(tuple(transforms.mean), tuple(transforms.std))
-    return _fill(network, state, f"torchvision's {weights}", normalisation)
+    return _tell_head(network, _fill(network, state, f"torchvision's {weights}", normalisation))
 
 
-def _fill_from_timm(network: nn.Module, content: State, path: Path) -> LoadedWeights:
+def _tell_head(network: nn.Module, loaded: LoadedWeights) -> LoadedWeights:
+    """The same, with a warning if it has the last layer, of which nobody knows for which classes it is."""
+    weight = f"{network.head}.weight"
+    if weight in loaded.fresh:
+        return loaded
+    told = (
+        "the last layer is taken as it is: the file does not say for which "
+        f"{len(network.state_dict()[weight])} classes it was trained, and in which order"
+    )
+    return replace(loaded, warnings=(*loaded.warnings, told))
+
+
+def _fill_from_timm(network: nn.Module, content: State, path: Path, source: str) -> LoadedWeights:
     """Fill the network from a file of timm's, or from a plain ResNet's, which may be torchvision's too."""
     member, notes = str(network.member), []
     place = path.with_name("config.json")
@@ -163,8 +168,8 @@ def _fill_from_timm(network: nn.Module, content: State, path: Path) -> LoadedWei
         if is_timm or config is not None:
             lack = f"there is no {place}" if config is None else f"{place} is not timm's"
             notes.append(f"{lack}: {path.name} is {_assumption(member, normalisation)}")
-    source = f"timm's {path}" if is_timm else str(path)
-    loaded = _fill(network, from_timm(content, network), source, normalisation)
+    whose = "timm's " if is_timm else ""
+    loaded = _fill(network, from_timm(content, network), f"{whose}{source}", normalisation)
     _make_up_for_epsilon(network, 1e-3 if "Lite" in member else 1e-5)
     return replace(loaded, warnings=(*notes, *loaded.warnings))
 
@@ -311,7 +316,7 @@ def from_lite(state: State, network: nn.Module) -> State:
 
 
 def _fill(network: nn.Module, state: object, source: str, normalisation: Normalisation) -> LoadedWeights:
-    """Copy `state` into `network`, strictly but for a head of another size and for other norms."""
+    """Copy `state` into `network`, strictly but for a head that is of another size or missing, and norms."""
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{source} holds no state dict: expected tensors by name")
     own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
@@ -329,7 +334,13 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
             "starts near chance, and the convolutions have to fit themselves to them again"
         )
     head = {key for key in own if key.startswith(f"{network.head}.")}
-    fresh |= {key for key in head & state.keys() if own[key].shape != state[key].shape}
+    left_out: set[str] = set()
+    if head & state.keys():
+        fresh |= {key for key in head & state.keys() if own[key].shape != state[key].shape}
+    else:
+        fresh |= head
+        left_out = {key for key in state if key.startswith(f"{network.head}.")}  # a head of several layers
+        state = {key: value for key, value in state.items() if key not in left_out}
 
     expected, found = own.keys() - fresh, state.keys() - fresh
     problems = {
@@ -342,6 +353,14 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
             f"{kind}: {some(sorted(keys), KEYS_SHOWN)}" for kind, keys in problems.items() if keys
         )
         raise WeightsError(f"{source} does not fit {type(network).__name__} ({text}); is --model right?")
+    if unusable := [key for key in sorted(expected) if not _is_usable(state[key], own[key])]:
+        raise WeightsError(
+            f"{source} holds numbers that are not finite or not real: {some(unusable, KEYS_SHOWN)}"
+        )
+    if halves := {
+        str(state[key].dtype).removeprefix("torch.") for key in expected if state[key].itemsize < 4
+    }:
+        source += f", of {', '.join(sorted(halves))}"
     network.load_state_dict({key: state[key] for key in expected}, strict=False)
     if head <= fresh:
         # All classes alike at first: the gradients of random weights would only disturb the features.
@@ -353,4 +372,13 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
             f"zero gamma wipes the last norm of all {count} residual branches: the network starts as its "
             "shortcuts alone, and what the branches had learnt comes back only by training"
         )
-    return LoadedWeights(source, normalisation, len(expected), tuple(sorted(fresh)), tuple(warnings))
+    return LoadedWeights(
+        source, normalisation, len(expected), tuple(sorted(fresh)), tuple(warnings), tuple(sorted(left_out))
+    )
+
+
+def _is_usable(tensor: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor can take the place of our own."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        return False
+    return own.is_floating_point() == tensor.is_floating_point() and bool(tensor.isfinite().all())

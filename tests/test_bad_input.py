@@ -48,15 +48,15 @@ def told(capsys) -> str:
         (lambda root: (shutil.rmtree(root), root.write_text("x")), "no such folder"),
         (
             lambda root: [path.unlink() for path in (root / "train/plain").iterdir()],
-            "different classes; only in test: plain",
+            "different classes; only in test: 'plain'",
         ),
         (
             lambda root: [path.unlink() for path in (root / "test/plain").iterdir()],
-            "different classes; only in train: plain",
+            "different classes; only in train: 'plain'",
         ),
         (
             lambda root: (root / "test/plain").rename(root / "test/plan"),
-            "only in train: plain; only in test: plan",
+            "only in train: 'plain'; only in test: 'plan'",
         ),
         (
             lambda root: [
@@ -194,8 +194,22 @@ def test_a_test_image_that_is_trained_on_is_told_by_name(data, program, capsys):
     assert program("run", *SMALL) == 0
     out = capsys.readouterr().out
     assert "2 test images are also trained or validated on, which makes the accuracy too good: " in out
-    assert "test/plain/copy of one.png is train/plain/000.png" in out
-    assert "test/stripes/a mistake.png is train/plain/001.png" in out
+    assert "test/plain/copy of one.png (plain) is train/plain/000.png (plain)" in out
+    assert (
+        "warning  1 image is also under another label, which makes one of the two labels wrong: "
+        "test/stripes/a mistake.png (stripes) is train/plain/001.png (plain)\n"
+    ) in out
+
+
+def test_a_validation_image_that_is_trained_on_is_told(data, program, capsys):
+    write_images(data / "val", 2, seed=5)
+    shutil.copy(data / "train/plain/000.png", data / "val/plain/000.png")
+    assert program("run", *SMALL) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert [line for line in told if "also" in line] == [
+        "warning  1 validation image is also trained on, which makes the validation accuracy too good: "
+        "val/plain/000.png (plain) is train/plain/000.png (plain)"
+    ]
 
 
 NAMES = (

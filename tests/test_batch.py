@@ -11,6 +11,7 @@ import pytest
 from options import parse_args
 from tests.conftest import ROOT, SMALL
 from utils import batch
+from utils.errors import UserError
 
 A, R = "--optimizer ADAM --learning_rate 0.0001", "--optimizer RADAM --learning_rate 0.0001"
 W, C = "--decay_type step_warmup", "--decay_type cosine_warmup"
@@ -67,6 +68,51 @@ def test_the_history_is_the_29_experiments_with_their_flags(tmp_path):
     assert os.access(ROOT / "gpu_history.sh", os.X_OK)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("aug#1 --randaugment", {"aug#1": ["--randaugment"]}),
+        ("a --data_dir /d#2 # the second", {"a": ["--data_dir", "/d#2"]}),
+        ("a --mixup 0.2 #much\n#b --zero_gamma\n  # c", {"a": ["--mixup", "0.2"]}),
+        ("a --mixup 0.2 # don't", {"a": ["--mixup", "0.2"]}),
+        ("a --data_dir 'it # is' # so", {"a": ["--data_dir", "it # is"]}),
+        ('a --data_dir "it \\" # is" --sam 1', {"a": ["--data_dir", 'it " # is', "--sam", "1"]}),
+        ("a --data_dir it\\ #is#so --sam 1", {"a": ["--data_dir", "it #is#so", "--sam", "1"]}),
+        ("\ufeffa --mixup 0.2", {"a": ["--mixup", "0.2"]}),
+        ("a\t--mixup\t 0.2\r\nb\rc\r\n\r\n", {"a": ["--mixup", "0.2"], "b": [], "c": []}),
+        ("a --data_dir '/d\u00a01'", {"a": ["--data_dir", "/d\u00a01"]}),
+        ("größe=1e-3,(x)+y@2 --sam 1", {"größe=1e-3,(x)+y@2": ["--sam", "1"]}),
+    ],
+)
+def test_a_list_is_read_as_a_shell_would(text, expected):
+    assert batch.read_list(text) == expected
+
+
+SPACES = "\x0b\x0c\x1c\x1f\x85\u00a0\u2003\u2028\u2029\u202f\u3000"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((f"good\nx{space}--randaugment", "line 2 of the list, .* white space") for space in SPACES),
+        *((f"x --data_dir /d{space}--randaugment", "line 1 of the list, .* white space") for space in SPACES),
+        ("a\n--randaugment", "line 2 .*'--randaugment' is no plain name"),
+        ("- a --randaugment", "line 1 .*'-' is no plain name"),
+        ("'' --randaugment", "line 1 .*'' is no plain name"),
+        ("'a b' --randaugment", "line 1 .*'a b' is no plain name"),
+        ("a\u200b --randaugment", "line 1 .* is no plain name"),
+        ("\ufeff\ufeffa", "line 1 .* is no plain name"),
+        ("a\udce4 --randaugment", "line 1 .* is no plain name"),
+        ("a --randaugment \\\n--zero_gamma", "line 1 .*escaped"),
+        ("a\nb\nA/", "lines 1 and 3 of the list name A/ twice, or what may be the same folder"),
+        ("\u00e4\na\u0308", "lines 1 and 2"),
+    ],
+)
+def test_what_is_no_plain_line_is_refused_with_its_number(text, words):
+    with pytest.raises(UserError, match=words):
+        batch.read_list(text)
+
+
 def test_flags_for_all_come_before_an_experiments_own():
     commands = batch.make_commands(
         {"a": ["--optimizer", "RADAM"]}, ["--optimizer", "ADAM", "--epochs", "3"], []
@@ -93,12 +139,14 @@ def test_each_seed_has_runs_of_its_own():
         (["--nonsense"], "a", {}, "--nonsense"),
         (["--overwrite"], "a", {}, "--overwrite"),
         (["--checkpoint_name=x"], "a", {}, "--checkpoint_name"),
+        ([], "a --predict x", {}, "--predict is not for a batch"),
+        ([], "a --inspect", {}, "--inspect is not for a batch"),
         (["--seed", "3"], "a", {"SEEDS": "1 2"}, "--seed"),
         ([], "a --mixup much", {}, "--mixup"),
         ([], "a\nb --cutmix_alpha 1.0", {}, "b: --cutmix_alpha"),
         ([], "a\nb --checkpoint_name c", {}, "--checkpoint_name"),
         ([], "a --seed=3", {"SEEDS": "1 2"}, "--seed"),
-        ([], "a\nb\na", {}, "a twice"),
+        ([], "a\nb\na", {}, "lines 1 and 3 of the list name a twice"),
         ([], "# nothing\n\n", {}, "no experiments"),
         ([], "a 'open", {}, "a 'open"),
         ([], "a", {"SEEDS": "1 one"}, "SEEDS"),
@@ -108,7 +156,7 @@ def test_each_seed_has_runs_of_its_own():
         ([], "a", {"GPUS": "1", "CUDA_VISIBLE_DEVICES": "4,-1,5"}, "shows only 1, numbered from 0"),
         ([], "a", {"GPUS": "G-b 1", "CUDA_VISIBLE_DEVICES": "G-a,G-b"}, "names a card twice"),
         ([], "../a", {}, "../a"),
-        ([], "a\0b", {}, "no text"),
+        ([], "a\0b", {}, "'a\\x00b' is no plain name of a run"),
         (["--data_dir", "nowhere"], "a", {}, "nowhere"),
     ],
 )

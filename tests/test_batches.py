@@ -117,6 +117,28 @@ def test_batches_are_made_ahead_but_not_without_end():
     assert loader.source.gathered == 4  # one in use, two in the queue, one in the maker's hand
 
 
+def test_a_signal_stops_the_wait_for_a_batch_that_never_comes(monkeypatch):
+    """As where a worker's batch was lost."""
+    monkeypatch.setattr("utils.data.batches.SECONDS_TO_END", 0.1)
+    stuck = threading.Event()
+    calls = 0
+
+    class Stuck(StoredImages):
+        def batches(self, index_lists):
+            stuck.wait()
+            yield from super().batches(index_lists)
+
+    def check():
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Interrupted(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        next(make_loader(check, Stuck)(lists([0])))
+    stuck.set()
+
+
 def test_a_consumer_that_leaves_takes_the_thread_with_it():
     threads = threading.active_count()
     batches = make_loader()(lists(*[[index] for index in range(20)]))

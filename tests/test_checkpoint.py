@@ -49,8 +49,9 @@ def test_names_may_have_folders():
 
 def test_one_process_at_a_time_writes_a_folder(tmp_path):
     folder = RunFolder(str(tmp_path), "x")
-    with folder.claim(), pytest.raises(UserError, match="in use by another process"):
-        RunFolder(str(tmp_path), "x").claim()
+    other = RunFolder(str(tmp_path), "x")
+    with folder.claim(), pytest.raises(UserError, match="in use by another process"), other.claim():
+        pass
     with folder.claim():
         pass
 

@@ -36,7 +36,7 @@ def copies_in(root, cache):
         (names[a], names[b], float(similarity))
         for (a, b), similarity in zip(found.images, found.similarity, strict=True)
     ]
-    told = zip(*leaks(found, dataset), strict=True)
+    told = zip(*leaks(found, dataset, "test", ("train", "val")), strict=True)
     return pairs, [(names[test], names[other], bool(same)) for test, other, same in told]
 
 
@@ -46,7 +46,8 @@ def pairs_of(images: list[Image.Image]):
     for image in images:
         file = io.BytesIO()
         image.save(file, "PNG", compress_level=1)
-        looks.append(look(SimpleNamespace(read_bytes=file.getvalue, stat=lambda: os.stat(__file__))))
+        path = SimpleNamespace(name="a.png", read_bytes=file.getvalue, stat=lambda: os.stat(__file__))
+        looks.append(look(path))
     return near_pairs(
         np.stack([seen.thumbnail for seen in looks]), np.array([seen.colour for seen in looks]), CPU, never
     )
@@ -221,8 +222,8 @@ def test_images_alike_by_nature_are_no_chain():
         np.array([[0, 2], [2, 3], [3, 4], [1, 5], [5, 6], [6, 7]]),
         np.array([0.91, 0.98, 0.92, 0.98, 0.99, 0.93], np.float32),
     )
-    found = leaks(pairs, dataset)
-    assert found.tested.tolist() == [2, 3, 5, 6, 7]
+    found = leaks(pairs, dataset, "test", ("train", "val"))
+    assert found.leaked.tolist() == [2, 3, 5, 6, 7]
     assert found.other.tolist() == [0, 0, 1, 1, 1]
     groups = pairs.groups(np.arange(8))
     assert groups[2] == groups[3]
@@ -271,11 +272,11 @@ def test_test_images_that_look_as_others_are_told(data, scenes, program, capsys)
     assert program("run", *SMALL) == 0
     out = capsys.readouterr().out
     assert re.search(
-        r"warning  \d+ test images look nearly as others, trained or validated on, which may make the "
-        "accuracy too good: ",
+        r"warning  \d+ test images look nearly the same as others that are trained or validated on, which "
+        "may make the accuracy too good: ",
         out,
     )
-    assert "test/plain/b0.png as train/circle/a0.png" in out
+    assert "test/plain/b0.png (plain) is like train/circle/a0.png (circle)" in out
     capsys.readouterr()
     (program.run("run") / "result.json").unlink()
     assert program("run", "--resume") == 0

@@ -1,5 +1,6 @@
 """utils/run/files.py: files that are whole or not there."""
 
+import errno
 import subprocess
 import sys
 
@@ -27,6 +28,25 @@ def test_a_failing_writer_leaves_the_old_content_and_no_rest(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_cannot_sync_stops_nothing(tmp_path, monkeypatch, error):
+    def fsync(descriptor):
+        raise OSError(error, "cannot")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_a_disk_that_fails_is_told(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(OSError, match="broken"):
+        write_json(tmp_path / "a.json", {"a": 1})
 
 
 def test_a_writer_killed_half_way_leaves_the_old_content(tmp_path):

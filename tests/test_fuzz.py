@@ -4,7 +4,12 @@ import argparse
 import io
 import itertools
 import math
+import re
+import shlex
+import struct
 import tempfile
+import unicodedata
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +22,10 @@ from PIL import Image
 import options
 from learning.schedule import lr_factor
 from tests.test_trainer import assert_same
+from utils.batch import read_list
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import find_dataset
-from utils.data.layout import SPLIT_NAMES
+from utils.data.layout import SPLIT_NAMES, is_foreign
 from utils.errors import UserError
 from utils.run.checkpoint import read_checkpoint, save_checkpoint
 
@@ -54,10 +60,74 @@ def test_any_command_line_is_parsed_or_refused(argv):
 names = st.text(
     st.characters(blacklist_characters="/\0", blacklist_categories=("Cs",)), min_size=1, max_size=8
 ).filter(lambda name: name not in (".", ".."))
+
+
+@st.composite
+def list_lines(draw):
+    """A line of a list of experiments, and its words if it is plain."""
+    bare = st.text("abcxyz019-_=./#,(", min_size=1, max_size=6)
+    quoted = st.text("ab #'\"\\\t\u00a0", max_size=6)
+    words, line = [], draw(st.sampled_from(["", " ", "\t"]))
+    for number in range(draw(st.integers(0, 4))):
+        if number == 0 or draw(st.booleans()):
+            word = draw(bare.filter(lambda word: word[0] not in "#-"))
+            words, line = [*words, word], line + word
+        else:
+            word = draw(quoted)
+            words, line = [*words, word], line + shlex.quote(word)
+        line += draw(st.sampled_from([" ", "\t", "  "]))
+    if draw(st.booleans()):
+        line += "#" + draw(st.text("ab#'\" \\", max_size=8))
+    return line, words
+
+
+@fuzz
+@given(st.lists(list_lines(), max_size=5), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_a_plain_list_is_what_was_written(lines, end, mark):
+    expected = {}
+    for number, (line, words) in enumerate(lines):
+        if words:
+            words[0] = f"run{number}{words[0]}"
+            lines[number] = (line.replace(words[0].removeprefix(f"run{number}"), words[0], 1), words)
+            expected[words[0]] = words[1:]
+    text = "\ufeff" * mark + end.join(line for line, _ in lines)
+    if not expected:
+        with pytest.raises(UserError, match="no experiments"):
+            read_list(text)
+        return
+    assert read_list(text) == expected
+
+
+@fuzz
+@given(st.text(st.one_of(st.characters(), st.sampled_from(" \t#'\"\\\n-a")), max_size=30))
+def test_of_any_list_each_word_is_used_or_told(text):
+    """A reader of another make: words between spaces and tabs, where there are no quotes."""
+    try:
+        found = read_list(text)
+    except UserError as error:
+        named = "list" in str(error)
+        assert named
+        return
+    for name in found:
+        assert name.isprintable()
+        assert not name.startswith("-")
+        assert " " not in name
+    if not set(text) & set("'\"\\"):
+        lines = [line.split() for line in re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff"))]
+        lines = [line[: next((n for n, word in enumerate(line) if word[0] == "#"), None)] for line in lines]
+        assert found == {line[0]: line[1:] for line in lines if line}
+
+
 splits = st.sampled_from([".", "top", "seg_train/seg_train", *itertools.chain(*SPLIT_NAMES.values())])
-images = st.builds("{}{}".format, names, st.sampled_from([".jpg", ".PNG", ".txt", ""]))
+odd = st.sampled_from(
+    [".a", "._a", "@eaDir", "__MACOSX", "A", "a ", "\u00e4", "a\u0308", "#recycle", "e.jpg"]
+)
+images = st.builds(
+    "{}{}".format, st.one_of(names, odd), st.sampled_from([".jpg", ".PNG", ".jfif", ".heic", ".txt", ""])
+)
 places = st.lists(
-    st.tuples(splits, st.one_of(st.sampled_from(["a", "b"]), names), st.lists(images, max_size=3)), max_size=8
+    st.tuples(splits, st.one_of(st.sampled_from(["a", "b"]), odd, names), st.lists(images, max_size=3)),
+    max_size=8,
 )
 
 
@@ -85,6 +155,21 @@ def test_any_tree_of_folders_is_a_data_set_or_refused(tree):
         assert all((root / file).is_file() for file in dataset.files)
         assert set(dataset.labels[dataset.splits["train"]]) == set(range(len(dataset.classes)))
         assert dataset.identity() == find_dataset(root, seed=42).identity()
+        known = {unicodedata.normalize("NFC", path.name) for path in root.rglob("*") if path.is_dir()}
+        assert {*dataset.classes} <= known
+        assert_all_is_used_or_told(root, dataset)
+
+
+def assert_all_is_used_or_told(root, dataset):
+    """Every file is in the data set, or counted in a note; what is hidden is never in it."""
+    files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    hidden = {name for name in files if any(map(is_foreign, Path(name).parts))}
+    assert not hidden & {*dataset.files}
+    notes = "\n".join(dataset.notes)
+    unused = [int(n) for n in re.findall(r"not used, since in no folder of a class: (\d+) image", notes)]
+    others = [int(n) for n in re.findall(r"(\d+) files? not taken for images", notes)]
+    assert len(dataset.files) + sum(unused) + sum(others) + len(hidden) == len(files)
+    assert bool(hidden) <= ("never looked into" in notes)
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +210,15 @@ def test_a_tensor_that_is_marked_as_a_folder_is_damage(checkpoint):
         read_checkpoint(path)
 
 
+KINDS = {"PNG": "", "JPEG": "", "GIF": "", "TIFF": "", "WEBP": "", "JPEG2000": ".jp2", "TGA": ".tga"}
+KINDS |= {"BMP": "", "PPM": "", "DDS": "", "SGI": ".rgb", "PCX": ".pcx", "DIB": ".dib", "MPO": ".mpo"}
+
+
 @fuzz
 @given(
     place=st.integers(min_value=0),
     change=st.binary(max_size=20),
-    kind=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP"]),
+    kind=st.sampled_from(sorted(KINDS)),
 )
 def test_a_changed_image_is_read_or_refused(place, change, kind):
     buffer = io.BytesIO()
@@ -137,13 +226,67 @@ def test_a_changed_image_is_read_or_refused(place, change, kind):
     whole = buffer.getvalue()
     place %= len(whole)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "image")
+        path = Path(folder, f"image{KINDS[kind]}")
         path.write_bytes(whole[:place] + change + whole[place + len(change) :])
         try:
             assert decode(path, Frame(8)).shape == (8, 8, 3)
         except UnreadableImage as error:
             named = str(path) in str(error)
             assert named
+
+
+letters = st.binary(max_size=60).map(lambda data: data + b"\0")
+beginnings = st.sampled_from(
+    [b"", b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0", b"ICC_PROFILE\0\1\1", b"MPF\0", b"JFIF\0"]
+)
+PLAIN = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 20, 3), np.uint8))
+
+
+@fuzz
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [b"eXIf", b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"pHYs", b"acTL", b"fcTL", b"sBIT"]
+            ),
+            st.builds(bytes.__add__, st.sampled_from([b"", b"k\0\0", b"II*\0\x08\0\0\0"]), letters),
+            st.sampled_from([0, 0, 1]),
+        ),
+        max_size=4,
+    )
+)
+def test_whatever_is_told_of_a_png_its_pixels_are_seen(chunks):
+    more = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) ^ wrong)
+        for name, data, wrong in chunks
+    ]
+    assert_pixels("PNG", 33, b"".join(more))
+
+
+@fuzz
+@given(st.lists(st.tuples(st.integers(0xE0, 0xEF), beginnings, letters), max_size=4))
+def test_whatever_is_told_of_a_jpeg_its_pixels_are_seen(segments):
+    more = [
+        struct.pack(">BBH", 0xFF, marker, 2 + len(begins + data)) + begins + data
+        for marker, begins, data in segments
+        if marker != 0xEE  # Adobe's, which may tell other colours
+    ]
+    assert_pixels("JPEG", 2, b"".join(more))
+
+
+def assert_pixels(kind, place, more):
+    """What stands in a file before its pixels turns them at most."""
+    buffer = io.BytesIO()
+    PLAIN.save(buffer, kind)
+    content = buffer.getvalue()
+    with Image.open(buffer) as image:
+        ways = [image.convert("RGB"), *(image.convert("RGB").transpose(way) for way in Image.Transpose)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "image")
+        path.write_bytes(content[:place] + more + content[place:])
+        found = decode(path, Frame(20))
+    expected = [np.asarray(way.resize((20, 20), Image.Resampling.BILINEAR)) for way in ways]
+    assert any(np.array_equal(found, way) for way in expected)
 
 
 @fuzz

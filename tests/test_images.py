@@ -1,6 +1,7 @@
 """utils/data/decode.py, images.py and cache.py."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -205,6 +206,37 @@ def test_all_sources_give_the_same_batches(data, tmp_path):
         assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
         expected = expected or batches
         assert all(torch.equal(*pair) for pair in zip(batches, expected, strict=True)), name
+
+
+WORKERS_OF_BATCHES = """
+import sys
+from pathlib import Path
+import numpy as np
+from utils.data.decode import Frame
+from utils.data.images import DecodedImages
+from utils.errors import UserError
+path = Path(sys.argv[1])
+try:
+    batches = list(DecodedImages([path], Frame(256), 4).batches([np.zeros(128, int)] * 8))
+    print(sum(int(batch[:, 0].long().sum()) for batch in batches))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("room", ["64m", "1g", "4k"])
+def test_batches_of_workers_arrive_however_little_memory_is_shared(tmp_path, room):
+    """As in a container; 8 batches of 25 MB, of which two are ready for each worker."""
+    Image.new("RGB", (8, 8), (1, 0, 0)).save(tmp_path / "a.png")
+    mounted = f"mount -t tmpfs -o size={room} tmpfs /dev/shm && exec "
+    program = shlex.join([sys.executable, "-c", WORKERS_OF_BATCHES, str(tmp_path / "a.png")])
+    command = ["unshare", "-rm", "sh", "-c", mounted + program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip("this system lends no mounts")
+    assert done.returncode == 0, done.stderr
+    told = "--num_workers 4: no processes can be started that share memory (No space left on device)"
+    assert done.stdout.startswith(told if room == "4k" else f"{8 * 128 * 256 * 256}\n")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -130,7 +130,7 @@ def test_what_was_not_used_is_told_with_what_lacks(tmp_path):
     for path in (tmp_path / "test/plain").iterdir():
         path.unlink()
     with pytest.raises(
-        UserError, match="only in train: plain; not used, since no images are in there: test/plain"
+        UserError, match="only in train: 'plain'; not used, since no images are in there: test/plain"
     ):
         find_dataset(tmp_path, seed=42)
 
@@ -166,8 +166,56 @@ def test_what_is_not_used_is_counted_and_named(tmp_path):
         "(2 in extra/circle, 2 in extra/plain, 2 in extra/stripes)",
         "not used, since no images are in there: annotations, train/cube, test/masks",
         "4 files not taken for images, by endings: .txt 2, none 1, .db 1",
+        "hidden or made by a system, and never looked into: "
+        "$RECYCLE.BIN 3, .Trash-1000 3, .ipynb_checkpoints 3, @eaDir 3, __MACOSX 3 and 2 more",
     )
     assert len(dataset.files) == 15 + 9
+
+
+@pytest.mark.parametrize("split", ["", "train", "test"])
+def test_names_that_differ_in_unicode_form_alone_are_one_class(tmp_path, split):
+    """As where one folder was made on macOS and another on Linux."""
+    composed, decomposed = "Bl\u00e4tter", "Bla\u0308tter"
+    write_images(tmp_path / "train", 5, seed=0)
+    write_images(tmp_path / "test", 3, seed=1)
+    for place in ("train", "test"):
+        (tmp_path / place / "plain").rename(tmp_path / place / (decomposed if place == split else composed))
+    if split == "train":
+        shutil.copytree(tmp_path / "train/circle", tmp_path / "train" / composed)
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.classes == (composed, "circle", "stripes")
+    joined = f"folders whose names differ in Unicode form alone are one class: '{composed}'"
+    assert dataset.notes[1:] == ((joined,) if split == "train" else ())
+    assert dataset.pool == (20 if split == "train" else 15)
+    assert dataset.sizes()["test"] == 9
+
+
+@pytest.mark.parametrize("other", ["Plain", "plain ", " plain", "plain\u200b", "\uff50lain"])
+def test_names_that_look_alike_are_told_in_quotes(tmp_path, other):
+    write_images(tmp_path / "train", 5, seed=0)
+    write_images(tmp_path / "test", 3, seed=1)
+    (tmp_path / "test/plain").rename(tmp_path / "test" / other)
+    alike = ", ".join(map(repr, sorted(["plain", other])))
+    words = f"only in train: 'plain'; only in test: {other!r}; these look alike: {alike}"
+    with pytest.raises(UserError, match=re.escape(words)):
+        find_dataset(tmp_path, seed=42)
+    shutil.copytree(tmp_path / "test" / other, tmp_path / "test/plain")
+    shutil.copytree(tmp_path / "test" / other, tmp_path / "train" / other)
+    dataset = find_dataset(tmp_path, seed=42)
+    assert dataset.notes[1:] == (f"classes of names that look alike are kept apart: {alike}",)
+    assert len(dataset.classes) == 4
+
+
+def test_files_of_all_kinds_that_pillow_reads_are_images(tmp_path):
+    """They were passed over, or counted as no images."""
+    names = ["a.jfif", "b.jpe", "c.avif", "d.mpo", "e.pbm", "f.JP2", "g.tga", "h.APNG", "i.jpg"]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for file in (*names, "icon.ico", "drawing.eps", "photo.heic"):
+            (tmp_path / name / file).touch()
+    dataset = find_dataset(tmp_path, seed=42)
+    assert sorted(dataset.files) == [f"{name}/{file}" for name in ("one", "two") for file in sorted(names)]
+    assert "6 files not taken for images, by endings: .eps 2, .ico 2, .heic 2" in dataset.notes
 
 
 def test_a_test_folder_of_no_classes_is_not_used(tmp_path):
@@ -217,9 +265,9 @@ def flat(root, *names):
         (("car",), "data holds one class, car; at least 2"),
         (("train/car", "test/car"), "data holds one class, car; at least 2"),
         ((".", ".."), "data holds images in no folders of classes"),
-        (("train/car", "train/bus", "test/car"), "different classes; only in train: bus"),
-        (("train/car", "train/bus", "test/car", "test/bus", "test/van"), "only in test: van"),
-        (("train/car", "train/bus", "val/car", "val/van"), "only in train: bus; only in val: van"),
+        (("train/car", "train/bus", "test/car"), "different classes; only in train: 'bus'"),
+        (("train/car", "train/bus", "test/car", "test/bus", "test/van"), "only in test: 'van'"),
+        (("train/car", "train/bus", "val/car", "val/van"), "only in train: 'bus'; only in val: 'van'"),
     ],
 )
 def test_what_is_not_clear_is_refused(tmp_path, names, words):
@@ -239,7 +287,13 @@ def test_a_folder_without_images_or_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         find_dataset(tmp_path / "nowhere", seed=42)
     (tmp_path / "train/car").mkdir(parents=True)
-    with pytest.raises(UserError, match=re.escape("holds no images (.bmp, .gif, .jpeg")):
+    for name in ("a.heic", "b.HEIC", "c.xyz", "._d.jpg"):
+        (tmp_path / "train/car" / name).touch()
+    told = (
+        "holds no images (.jpg, .png, ...); 3 files not taken for images, by endings: .heic 2, .xyz 1; "
+        "hidden or made by a system, and never looked into: ._* 1; expected <class>/ folders"
+    )
+    with pytest.raises(UserError, match=re.escape(told)):
         find_dataset(tmp_path, seed=42)
 
 

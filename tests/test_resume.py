@@ -12,8 +12,13 @@ from tests.disturbed import CACHE, WORKERS, finish, load, wait_for
 
 @pytest.mark.parametrize(
     ("number", "code", "source"),
-    [(signal.SIGINT, 130, CACHE), (signal.SIGTERM, 143, WORKERS)],
-    ids=["INT", "TERM with workers"],
+    [
+        (signal.SIGINT, 130, CACHE),
+        (signal.SIGTERM, 143, WORKERS),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1, WORKERS),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2, CACHE),
+    ],
+    ids=["INT", "TERM with workers", "USR1 with workers", "USR2"],
 )
 def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(
     program, straight, number, code, source

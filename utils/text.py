@@ -1,6 +1,7 @@
 """Names that come from folders and files, made safe to show."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -19,6 +20,17 @@ def markdown(text: object) -> str:
 def cell(text: str) -> str:
     """Text for a CSV file: what a spreadsheet would take for a formula gets an apostrophe in front of it."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def one_form(name: str) -> str:
+    """A name in Unicode's composed form: some systems write ä as one character, others as a and its dots."""
+    return unicodedata.normalize("NFC", name)
+
+
+def looks_of(name: str) -> str:
+    """What a name is to a reader: without case, outer and double spaces, and what is not seen at all."""
+    letters = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join("".join(x for x in letters if x.isprintable() or x.isspace()).split())
 
 
 def count(number: int, what: str) -> str:

@@ -19,6 +19,8 @@ Batch = tuple[torch.Tensor, torch.Tensor, np.ndarray]  # images, labels, and on 
 CopiedBatch = tuple[Batch, "torch.cuda.Event | None"]
 
 BATCHES_AHEAD = 2
+SECONDS_BETWEEN_CHECKS = 0.2
+SECONDS_TO_END = 5.0
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -79,7 +81,8 @@ class Loader:
         images = self.source.batches(for_images)  # may start processes, so it comes before any thread
         labels = (self.labels[torch.from_numpy(indices)] for indices in for_labels)
         aspects = (self.aspects[indices] for indices in for_aspects)
-        return self._handed_out(_ahead(self._copied(zip(images, labels, aspects, strict=True))))
+        batches = zip(images, labels, aspects, strict=True)
+        return self._handed_out(_ahead(self._copied(batches), self.check))
 
     def _handed_out(self, batches: Iterator[CopiedBatch]) -> Iterator[Batch]:
         for (images, labels, aspects), copied in batches:
@@ -119,8 +122,11 @@ def copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, made by a thread that runs at most `BATCHES_AHEAD` of them ahead."""
+def _ahead(items: Iterator[Item], check: Callable[[], None]) -> Iterator[Item]:
+    """The same items, made by a thread that runs at most `BATCHES_AHEAD` of them ahead.
+
+    `check` is called while an item is waited for, and may raise to stop that.
+    """
     made: queue.Queue = queue.Queue(BATCHES_AHEAD)
     abandoned = threading.Event()
 
@@ -146,7 +152,11 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
     thread.start()
     try:
         while True:
-            kind, value = made.get()
+            try:
+                kind, value = made.get(timeout=SECONDS_BETWEEN_CHECKS)
+            except queue.Empty:
+                check()
+                continue
             if kind == "end":
                 return
             if kind == "error":
@@ -154,4 +164,4 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield value
     finally:
         abandoned.set()
-        thread.join()
+        thread.join(SECONDS_TO_END)  # it may wait for workers that never answer

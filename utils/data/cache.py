@@ -11,14 +11,14 @@ import glob
 import hashlib
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from filelock import AcquireReturnProxy, FileLock, Timeout
 from tqdm import tqdm
 
 from utils.data.decode import Frame, UnreadableImage, decode
@@ -26,6 +26,7 @@ from utils.data.folders import Dataset
 from utils.errors import UserError
 from utils.run.device import cores
 from utils.run.files import replacing
+from utils.run.lock import InUse, hold
 from utils.text import visible
 
 FORMAT = 2  # part of every fingerprint: raise it when `decode` or the layout of the file changes
@@ -115,18 +116,22 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return None
 
 
-def _locked(path: Path, check: Callable[[], None]) -> AcquireReturnProxy:
+@contextmanager
+def _locked(path: Path, check: Callable[[], None]) -> Iterator[None]:
     """Hold the lock, saying so when that means waiting for another run."""
-    lock = FileLock(path)
     waiting = False
-    while True:
-        try:
-            return lock.acquire(timeout=0.2)
-        except Timeout:
-            check()
-            if not waiting:
-                print(f"cache: waiting for another run that is at work in {visible(path.parent)}")
-                waiting = True
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(hold(path))
+                break
+            except InUse as error:
+                check()
+                if not waiting:
+                    print(f"cache: waiting, since {visible(error)}")
+                    waiting = True
+                time.sleep(0.2)
+        yield
 
 
 @contextmanager
@@ -147,15 +152,18 @@ def remembering(note: Path, check: Callable[[], None]) -> Iterator[Callable[[Cal
         reason = error.strerror or "it took no more"
         print(f"cache: {visible(note)} cannot be written ({reason}), so this is found anew each time")
 
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        lock = _locked(note.with_suffix(".lock"), check)
-    except OSError as error:
-        forgotten(error)
-        yield lambda save: None
-        return
-    with lock:
+    with ExitStack() as stack:
+        try:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(note.with_suffix(".lock"), check))
+        except OSError as error:
+            forgotten(error)
+            write = _write_nothing
         yield write
+
+
+def _write_nothing(save: Callable[[IO], None]) -> None:
+    """Where nothing can be written."""
 
 
 def _build(

@@ -4,7 +4,7 @@ A copy on both sides of a split makes a test or validation accuracy too good.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -79,20 +79,20 @@ def _read(note: Path) -> np.ndarray | None:
 
 
 class Leaks(NamedTuple):
-    """The numbers [m] of test images, of others that they are copies of, and whether they are to the byte."""
+    """The numbers [m] of images, of others that they are copies of, and whether they are to the byte."""
 
-    tested: np.ndarray
+    leaked: np.ndarray
     other: np.ndarray
     same: np.ndarray
 
 
-def leaks(copies: Copies, dataset: Dataset) -> Leaks:
-    """The test images that are, or look nearly as, images trained or validated on or copies of these."""
+def leaks(copies: Copies, dataset: Dataset, tested: str, seen: Sequence[str]) -> Leaks:
+    """The images of a split that are, or nearly are, images of others, the `seen`, or copies of these."""
     count, splits = len(dataset.files), dataset.split_names()
-    is_seen = np.isin(splits, ("train", "val"))
+    is_seen = np.isin(splits, seen)
 
     def first_seen(groups: np.ndarray) -> np.ndarray:
-        """Of each group the first image that is trained or validated on, or `count`."""
+        """Of each group the first image that is seen, or `count`."""
         first = np.full(count, count)
         np.minimum.at(first, groups[is_seen], np.flatnonzero(is_seen))
         return first
@@ -106,9 +106,17 @@ def leaks(copies: Copies, dataset: Dataset) -> Leaks:
     np.minimum.at(near, a, first[b])
     np.minimum.at(near, b, first[a])
     near = near[groups]
-    tested = np.flatnonzero((splits == "test") & (near < count))
-    is_same = same[tested] < count
-    return Leaks(tested, np.where(is_same, same[tested], near[tested]), is_same)
+    leaked = np.flatnonzero((splits == tested) & (near < count))
+    is_same = same[leaked] < count
+    return Leaks(leaked, np.where(is_same, same[leaked], near[leaked]), is_same)
+
+
+def under_two_labels(copies: Copies, dataset: Dataset) -> Leaks:
+    """The images that are, or surely are nearly, another one with another label."""
+    a, b = dataset.labels[copies.images].T
+    chosen = (a != b) & (copies.similarity >= SURELY)
+    first, again = copies.images[chosen].T
+    return Leaks(again, first, copies.similarity[chosen] == 1)
 
 
 def joined(pairs: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -7,19 +7,30 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from utils.data.formats import formats_of, without_metadata
 
 # Large photographs, transparent palettes, odd EXIF data: it reads them all, and warns once for each file.
 warnings.filterwarnings("ignore", module="PIL")
 
-# No others, whatever a file is called: for PostScript, Pillow would start another program.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-
 THUMBNAIL_SIDE = 32
 RESAMPLING = {False: Image.Resampling.BILINEAR, True: Image.Resampling.BICUBIC}
+UPRIGHT = {  # how to turn an image of each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Of TIFF files.
+BITS_PER_SAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLE_FORMAT = 258, 262, 339
+WHITE_IS_ZERO, SIGNED = 0, 2
 
 
 class UnreadableImage(Exception):
@@ -49,6 +60,7 @@ class Look(NamedTuple):
     width: int
     height: int
     colour: tuple[int, int]
+    bits: int
     thumbnail: np.ndarray
 
 
@@ -57,38 +69,33 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
 
     The resize is by Pillow's bilinear or bicubic filter, which averages when it shrinks. JPEG files more
     than twice too large are decoded at a half, quarter or eighth of their size, which costs a fraction of the
-    time and still leaves at least twice `size` to average. A camera's orientation mark is applied. Of 16-bit
-    grey levels the upper 8 bits are taken. Raises `UnreadableImage`.
+    time and still leaves at least twice `size` to average. A camera's orientation mark is applied, and no
+    other metadata matter. Of more than 8 bits the upper 8 are taken. Raises `UnreadableImage`.
     """
     size = (frame.size, frame.size)
-    with _explained(path), Image.open(path, formats=FORMATS) as image:
-        upright = _upright(image, frame.size)
+    with _explained(path):
+        image = _read(path, path, frame.size).image
         if frame.crop:
-            return np.asarray(ImageOps.fit(upright, size, RESAMPLING[frame.fine]))
-        return np.asarray(upright.resize(size, RESAMPLING[frame.fine]))
+            return np.asarray(ImageOps.fit(image, size, RESAMPLING[frame.fine]))
+        return np.asarray(image.resize(size, RESAMPLING[frame.fine]))
 
 
 def look(path: Path) -> Look:
     """Read an image file whole, for what is known of it without training.
 
     That is a hash of its bytes, 64 bits; its upright width and height in pixels; its mean colour, as the blue
-    and red differences of YCbCr, 0 to 255; and a thumbnail, the luminance of all of it squeezed to uint8
-    [THUMBNAIL_SIDE, THUMBNAIL_SIDE]. Raises `UnreadableImage`.
+    and red differences of YCbCr, 0 to 255; how many bits its highest level has, where levels have more than
+    8, or else 0; and a thumbnail, the luminance of all of it squeezed to uint8 [THUMBNAIL_SIDE,
+    THUMBNAIL_SIDE]. Raises `UnreadableImage`.
     """
     with _explained(path):
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            size, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
-            upright = _upright(image, THUMBNAIL_SIDE)
-            if image.format == "TIFF":  # whose size is turned by Pillow, or not, by its version
-                size = upright.size
-            elif orientation in (5, 6, 7, 8):
-                size = size[::-1]
-            small = upright.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), RESAMPLING[False])
-            pixels = np.asarray(small.convert("YCbCr"))
-            blue, red = pixels[..., 1:].mean((0, 1)).round().astype(int).tolist()
-            digest = hashlib.blake2b(content, digest_size=8).digest()
-            return Look(int.from_bytes(digest, "big"), *size, (blue, red), pixels[..., 0])
+        image, size, bits = _read(path, io.BytesIO(content), THUMBNAIL_SIDE)
+        small = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), RESAMPLING[False])
+        pixels = np.asarray(small.convert("YCbCr"))
+        blue, red = pixels[..., 1:].mean((0, 1)).round().astype(int).tolist()
+        digest = hashlib.blake2b(content, digest_size=8).digest()
+        return Look(int.from_bytes(digest, "big"), *size, (blue, red), bits, pixels[..., 0])
 
 
 @contextmanager
@@ -101,20 +108,70 @@ def _explained(path: Path) -> Iterator[None]:
     except Exception as error:  # a stranger's file can fail in any way
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, UnidentifiedImageError):  # which would say where the bytes lie
-            reason = f"it is no image of a kind that is read ({', '.join(FORMATS)})"
+            reason = "it is no image of a kind that is read"
         raise UnreadableImage(path, " ".join(reason.split())) from error
 
 
-def _upright(image: Image.Image, side: int) -> Image.Image:
-    """An image as it is looked at, in RGB, for a resize to `side` pixels."""
-    image.draft("RGB", (2 * side, 2 * side))
-    return _to_rgb(ImageOps.exif_transpose(image))
+class Read(NamedTuple):
+    """An upright RGB image, perhaps smaller than in its file, its upright size there, and see `look`."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    bits: int
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Pillow would clip the levels of more than 8 bits, and so make most of them white."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
+def _read(path: Path, source: Path | IO[bytes], side: int) -> Read:
+    """What is in an image file, for a resize to `side` pixels; metadata that are in the way are left out."""
+    try:
+        return _open(path, source, side)
+    except Exception:  # a stranger's file can fail in any way
+        try:
+            return _open(path, io.BytesIO(without_metadata(path.read_bytes())), side)
+        except Exception:
+            pass  # they were not
+        raise
+
+
+def _open(path: Path, source: Path | IO[bytes], side: int) -> Read:
+    with Image.open(source, formats=formats_of(path)) as image:
+        size = image.size
+        image.draft("RGB", (2 * side, 2 * side))
+        image.load()
+        if image.format == "TIFF":  # which most versions of Pillow have turned by now
+            size = image.size
+        rgb, bits = _to_rgb(image)
+        if (orientation := _orientation(image)) == 1:
+            return Read(rgb, size, bits)
+        return Read(rgb.transpose(UPRIGHT[orientation]), size[::-1] if orientation >= 5 else size, bits)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The mark of how the camera was held, or 1, upright, where there is none that can be read."""
+    try:
+        mark = image.getexif().get(ExifTags.Base.Orientation)
+        return int(mark) if mark in UPRIGHT else 1
+    except Exception:  # EXIF data are written by many programs, and fail in any way
+        return 1
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, int]:
+    """An image in RGB, and how many bits its highest level has, where levels have more than 8, or else 0.
+
+    Pillow would clip such levels, and so make most of them white.
+    """
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
+    depth = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    if image.mode == "L" and signed:
+        return Image.fromarray(np.asarray(image) ^ 0x80).convert("RGB"), 0
+    as_32 = image.mode == "I" and (image.format in ("PNG", "PPM") or (signed and depth == 16))
+    if as_32 or image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.int32) + (0x8000 if signed else 0)
+        bits = int(levels.max()).bit_length()
+        levels >>= depth - 8
+        if tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+            levels = 255 - levels
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB"), bits
+    if image.mode in ("I", "F"):
         raise ValueError("its grey levels have 32 bits, whose range is not known; save it with 8 or 16")
-    return image.convert("RGB")
+    return image.convert("RGB"), 0

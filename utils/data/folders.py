@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.data.labels import read_labels
-from utils.data.layout import INSTEAD, SPLIT_NAMES, Labelled, Tree, find_layout, passed_by
+from utils.data.layout import INSTEAD, SPLIT_NAMES, Labelled, Tree, alike, find_layout, passed_by, quoted
 from utils.data.split import kept_for_test, stratified_folds, stratified_split
 from utils.errors import UserError
 from utils.run.randomness import generator
@@ -135,7 +135,7 @@ def find_dataset(
     tree = Tree.of(root)
     where = f"--labels {how.labels}" if how.labels else str(root)
     found, notes = read_labels(how.labels, root, tree) if how.labels else find_layout(root, tree)
-    notes += passed_by(tree.others)
+    notes += passed_by(tree.others, tree.foreign)
     found = _without(found, without, where)
     if how.group_by:
         found = _grouped(found, how.group_by, where)
@@ -148,6 +148,8 @@ def find_dataset(
         raise UserError(
             "; ".join([str(error), *(note for note in notes if note.startswith("not used"))])
         ) from None
+    if same := [*alike(classes)]:
+        notes.append(f"classes of names that look alike are kept apart: {some(same, NAMES_SHOWN, '; ')}")
     numbers = {name: number for number, name in enumerate(classes)}
     found = _with_test_images(found, numbers, where, how, notes)
     _refuse_shared_groups(found)
@@ -259,8 +261,9 @@ def _classes(found: list[Labelled], where: str) -> tuple[str, ...]:
     for split, names in of_split.items():
         if names != classes:
             parts = {"train": sorted(classes - names), split: sorted(names - classes)}
-            only = "; ".join(f"only in {side}: {some(of, NAMES_SHOWN)}" for side, of in parts.items() if of)
-            raise UserError(f"{where}: the splits hold different classes; {only}")
+            only = [f"only in {side}: {quoted(of)}" for side, of in parts.items() if of]
+            only += [f"these look alike: {same}" for same in alike(sorted(classes ^ names))]
+            raise UserError(f"{where}: the splits hold different classes; {'; '.join(only)}")
     if len(classes) < 2:
         raise UserError(f"{where} holds one class, {min(classes)}; at least 2 are needed: {INSTEAD}")
     return tuple(sorted(classes))

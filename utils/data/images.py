@@ -5,7 +5,9 @@ channels_last memory order, so that nothing after them knows which one it is.
 """
 
 import atexit
+import contextlib
 import itertools
+import math
 import mmap
 import multiprocessing
 import shutil
@@ -14,11 +16,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from utils.data.cache import cache_file, cached_images, decoded_in_memory, decoded_size
@@ -28,6 +30,10 @@ from utils.errors import UserError
 from utils.run.device import cores
 from utils.run.signals import catch
 from utils.text import visible
+
+Pixels = torch.Tensor | np.ndarray  # uint8 [N, S, S, 3]
+
+SHARED_MEMORY = "/dev/shm"  # where Linux keeps it
 
 # More workers than cores are the person's choice.
 warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -126,15 +132,16 @@ class DecodedImages(TorchDataset):
         self.tolerate = tolerate
         self.unreadable: dict[int, str] = {}
 
-    def __getitem__(self, indices: np.ndarray) -> tuple[torch.Tensor, dict[int, str]]:
-        pixels = np.zeros((len(indices), self.frame.size, self.frame.size, 3), np.uint8)
+    def __getitem__(self, indices: np.ndarray) -> tuple[Pixels, dict[int, str]]:
+        pixels = _room(len(indices), self.frame.size)
+        array = np.asarray(pixels)
         unreadable = {}
         for place, index in enumerate(indices.tolist()):
             try:
-                pixels[place] = decode(self.paths[index], self.frame)
+                array[place] = decode(self.paths[index], self.frame)
             except UnreadableImage as error:  # raised by a worker it would arrive as a page of traceback
-                unreadable[index] = error.reason
-        return _channels_last(pixels), unreadable
+                array[place], unreadable[index] = 0, error.reason
+        return pixels, unreadable
 
     def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         loader = DataLoader(
@@ -142,21 +149,56 @@ class DecodedImages(TorchDataset):
             sampler=index_lists,  # type: ignore[arg-type]  # any iterable serves, a length is not asked for
             batch_size=None,
             num_workers=self.num_workers,
+            collate_fn=_as_it_is,  # else torch would make tensors of arrays, see `_room`
             # Forks end when the run is killed; what a fork server starts, Python 3.14's choice, does not.
             multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # workers draw nothing; this keeps torch's global state untouched
         )
-        return itertools.starmap(self._checked, iter(loader))
+        try:
+            workers = iter(loader)
+        except OSError as error:
+            raise UserError(
+                f"--num_workers {self.num_workers}: no processes can be started that share memory "
+                f"({error.strerror}); use --num_workers 0, or give the container more (--shm-size 1g)"
+            ) from error
+        return itertools.starmap(self._checked, workers)
 
-    def _checked(self, pixels: torch.Tensor, unreadable: dict[int, str]) -> torch.Tensor:
+    def _checked(self, pixels: Pixels, unreadable: dict[int, str]) -> torch.Tensor:
         self.unreadable |= unreadable
         for index, reason in unreadable.items() if not self.tolerate else ():
             path = self.paths[index]
             raise UserError(
                 f"cannot read {path}: {reason}; remove or replace the file, or give --skip_corrupt"
             )
-        return pixels
+        return _channels_last(np.asarray(pixels))
+
+
+def _room(count: int, size: int) -> Pixels:
+    """A place for images: in a worker a tensor in shared memory, or an array where no more of that is left.
+
+    What a worker hands out is sent by a thread of torch, in shared memory if it is a tensor; where that is
+    full, and containers often have 64 MB, it would never arrive. An array comes through a pipe.
+    """
+    shape = (count, size, size, 3)
+    worker = get_worker_info()
+    # Some versions of torch do not say that it is full, but are killed when they write there.
+    if worker is not None and _free_shared_memory() >= worker.num_workers * math.prod(shape):
+        with contextlib.suppress(RuntimeError):
+            return torch.empty(shape, dtype=torch.uint8).share_memory_()
+    return np.empty(shape, np.uint8)
+
+
+def _free_shared_memory() -> float:
+    """Bytes, where the system says how many."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return math.inf
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def _leave_signals_to_the_run(worker: int) -> None:

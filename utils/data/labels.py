@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.data.layout import EXTENSIONS, SPLIT_NAMES, Labelled, Tree, is_foreign, places, split_of
+from utils.data.layout import SPLIT_NAMES, Labelled, Tree, is_foreign, places, split_of
 from utils.errors import UserError
-from utils.text import count, some
+from utils.text import count, one_form, some
 
 PROBLEMS_SHOWN = 20
 COLUMNS = ("path", "label", "split", "group")
@@ -25,6 +25,7 @@ def read_labels(table: Path, root: Path, tree: Tree) -> tuple[list[Labelled], li
         raise UserError(f"--labels {table}: {problem}")
 
     images, problems = set(tree.images), []
+    forms = {one_form(path): path for path in tree.images if not path.isascii()}
     found: dict[str, tuple[int, Labelled]] = {}  # by paths, with the numbers of the lines
     for line, cells in lines:
         if len(cells) != len(titles):
@@ -33,9 +34,10 @@ def read_labels(table: Path, root: Path, tree: Tree) -> tuple[list[Labelled], li
         told = dict.fromkeys(COLUMNS, "") | {
             title: cell.strip() for title, cell in zip(titles, cells, strict=True)
         }
-        path, label, group = told["path"], told["label"], told["group"]
+        path, label, group = told["path"], one_form(told["label"]), told["group"]
         if path and path not in images:
             path = _path_in(root, path)
+            path = forms.get(one_form(path), path)
         split = split_of(told["split"]) or ""
         image = Labelled(path, path, label, split or "train", group, f"{label}\0{split}\0{group}")
         wrong = [*_wrong_text(told, "split" in titles), *_wrong_path(image, root, images, found)]
@@ -123,7 +125,7 @@ def _why_not(path: str, root: Path) -> str:
         return f"{path} is not there"
     if os.path.isdir(root / path):
         return f"{path} is a folder"
-    return f"{path} is not called like an image ({', '.join(sorted(EXTENSIONS))})"
+    return f"{path} is not called like an image"
 
 
 def _is_text(text: str) -> bool:

@@ -3,15 +3,14 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from utils.data.formats import is_image
 from utils.errors import UserError
-from utils.text import count, some
-
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+from utils.text import count, looks_of, one_form, some
 
 # What a split's folder is called, in upper or lower case, also with a number or one of the words `BESIDE`.
 SPLIT_NAMES = {
@@ -21,7 +20,13 @@ SPLIT_NAMES = {
 }
 BESIDE = {"seg", "set", "data", "dataset", "split", "folder", "image", "images", "img", "imgs"}
 # Folders that systems and programs make, beside the hidden ones; never looked into.
-SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+SYSTEM_FOLDERS = {
+    *("__macosx", "network trash folder", "temporary items"),  # macOS
+    *("$recycle.bin", "recycler", "system volume information"),  # Windows
+    *("lost+found", "lost.dir", "__pycache__"),
+    *("@eadir", "@recycle", "@tmp", "@__thumb", "#recycle", "#snapshot"),  # network drives
+}
+APPLE_DOUBLE = "._"  # begins the files in which macOS keeps what a file system cannot
 EXPECTED = "<class>/ folders of images, or train/<class>/ and test/<class>/"
 INSTEAD = f"expected {EXPECTED}, or a table of --labels"
 PLACES_SHOWN = 5
@@ -31,13 +36,14 @@ PLACES_SHOWN = 5
 class Tree:
     """What lies in a folder and in the folders in it, by paths in it, in the order of their parts.
 
-    Neither hidden files and folders are in it nor those that systems make. `images` are the files that are
-    called like images, `others` the rest; `folders` has the names of the folders in each folder, and
-    `images_in` how many images are in each, at any depth.
+    Hidden files and folders, and those that systems make, are `foreign`, and never looked into. `images` are
+    the files that are called like images, `others` the rest; `folders` has the names of the folders in each
+    folder, and `images_in` how many images are in each, at any depth.
     """
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
     folders: dict[str, list[str]] = field(default_factory=dict)
     images_in: Counter[str] = field(default_factory=Counter)
 
@@ -55,10 +61,12 @@ class Tree:
         """
         self.folders[place] = []
         with os.scandir(os.path.join(root, place)) as entries:
-            own = sorted((entry.name, entry) for entry in entries if not is_foreign(entry.name))
-        for name, entry in own:
+            inside = sorted((entry.name, entry) for entry in entries)
+        for name, entry in inside:
             path = os.path.join(place, name)
-            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            if is_foreign(name):
+                self.foreign.append(path)
+            elif os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                 true = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], name)
                 if any(os.path.join(other, "").startswith(os.path.join(true, "")) for other in above):
                     self.others.append(path)  # a link back
@@ -102,8 +110,8 @@ def find_layout(root: Path, tree: Tree) -> tuple[list[Labelled], list[str]]:
     not clear what is meant.
     """
     if not tree.images:
-        endings = ", ".join(sorted(EXTENSIONS))
-        raise UserError(f"--data_dir {root} holds no images ({endings}); expected {EXPECTED}")
+        instead = "".join(f"; {note}" for note in passed_by(tree.others, tree.foreign))
+        raise UserError(f"--data_dir {root} holds no images (.jpg, .png, ...){instead}; expected {EXPECTED}")
     place = _unpacked(tree)
     splits = _splits(root, place, tree)
     if splits:
@@ -114,6 +122,8 @@ def find_layout(root: Path, tree: Tree) -> tuple[list[Labelled], list[str]]:
     classes = tree.full_folders(splits["train"])
     _refuse_unlikely(root, splits["train"], classes, tree)
     within = {name for folder in classes for name in tree.full_folders(os.path.join(splits["train"], folder))}
+    if joined := [name for name, number in Counter(map(one_form, classes)).items() if number > 1]:
+        notes.append(f"folders whose names differ in Unicode form alone are one class: {quoted(joined)}")
     if within:
         notes.append(f"part of the classes are the folders in theirs: {some(sorted(within), PLACES_SHOWN)}")
 
@@ -124,7 +134,7 @@ def find_layout(root: Path, tree: Tree) -> tuple[list[Labelled], list[str]]:
         folder = next((folder for folder in folders if path.startswith(folder)), None)
         name, _, inside = path[len(folder or "") :].partition(os.sep)
         if folder is not None and inside:
-            found.append(Labelled(path, inside, name, folders[folder]))
+            found.append(Labelled(path, inside, one_form(name), folders[folder]))
         else:
             unused.append(path)
     if unused:
@@ -177,7 +187,8 @@ def _splits(root: Path, place: str, tree: Tree) -> dict[str, str]:
                 f"{root / folder} holds images in no folders of classes; if it is one, rename it; {INSTEAD}"
             )
         # One folder of another name holds images of no known class, as test/images often does.
-        if len(inner) > 1 or {*inner} & {*tree.full_folders(splits.get("train", folder))}:
+        known = map(one_form, tree.full_folders(splits.get("train", folder)))
+        if len(inner) > 1 or {*map(one_form, inner)} & {*known}:
             splits[split] = folder
     return splits
 
@@ -232,11 +243,6 @@ def is_foreign(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
-def is_image(name: str) -> bool:
-    """Whether a file is called like an image; whether it is one, reading it will tell."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
 def places(images: Iterable[str]) -> str:
     """How many images there are, and where."""
     folders = Counter(os.path.dirname(image) or "the data folder" for image in images)
@@ -244,10 +250,34 @@ def places(images: Iterable[str]) -> str:
     return f"{count(folders.total(), 'image')} ({told})"
 
 
-def passed_by(files: Iterable[str]) -> list[str]:
-    """What to say of files that are not taken for images: one line, or none."""
-    endings = Counter(os.path.splitext(file)[1].lower() or "none" for file in files)
-    if not endings:
-        return []
-    told = some((f"{ending} {number}" for ending, number in endings.most_common()), PLACES_SHOWN)
-    return [f"{count(endings.total(), 'file')} not taken for images, by endings: {told}"]
+def passed_by(others: Iterable[str], foreign: Iterable[str]) -> list[str]:
+    """What to say of files that are not taken for images, and of what is never looked into."""
+    endings = Counter(os.path.splitext(file)[1].lower() or "none" for file in others)
+    names = Counter(map(os.path.basename, foreign))
+    for name in [name for name in names if name.startswith(APPLE_DOUBLE)]:
+        names[f"{APPLE_DOUBLE}*"] += names.pop(name)
+    told = (
+        (f"{count(endings.total(), 'file')} not taken for images, by endings", endings),
+        ("hidden or made by a system, and never looked into", names),
+    )
+    return [f"{what}: {_numbers(counts)}" for what, counts in told if counts]
+
+
+def _numbers(counts: Counter[str]) -> str:
+    """What there is, and how many of it, the most first."""
+    return some((f"{name} {number}" for name, number in counts.most_common()), PLACES_SHOWN)
+
+
+def quoted(names: Iterable[str]) -> str:
+    """The first names, in quotes, so that spaces at their ends are seen."""
+    return some(map(repr, names), PLACES_SHOWN)
+
+
+def alike(classes: Iterable[str]) -> Iterator[str]:
+    """What to say of names that look alike, in quotes; nothing if none do."""
+    seen: dict[str, list[str]] = {}
+    for name in classes:
+        seen.setdefault(looks_of(name), []).append(name)
+    for names in seen.values():
+        if len(names) > 1:
+            yield quoted(names)

@@ -11,9 +11,10 @@ import numpy as np
 from utils.data.cache import of_images, remembering, series
 from utils.data.decode import THUMBNAIL_SIDE, Look, UnreadableImage, look
 from utils.data.folders import Dataset
+from utils.text import count
 
 KEPT_AT_ONCE = 50_000  # images, after which what is known is written
-FORMAT = 1  # part of every key: raise it when `look` changes
+FORMAT = 2  # part of every key: raise it when `look` changes
 
 RECORD = np.dtype(
     [
@@ -22,6 +23,7 @@ RECORD = np.dtype(
         ("width", "<i4"),
         ("height", "<i4"),
         ("colour", "u1", 2),
+        ("bits", "u1"),
         ("thumbnail", "u1", (THUMBNAIL_SIDE, THUMBNAIL_SIDE)),
     ]
 )
@@ -69,6 +71,18 @@ def look_at(dataset: Dataset, folder: Path, check: Callable[[], None]) -> Looks:
                 known.sort(order="key")
                 write(partial(np.save, arr=known))
     return Looks(known, np.searchsorted(known["key"], keys), unreadable)
+
+
+def unused_bits(looks: Looks) -> str | None:
+    """What to say of images with levels of 16 bits of which the upper ones are never used, if all are so."""
+    bits = looks["bits"]
+    most, images = int(bits.max(initial=0)), int((bits > 0).sum())
+    if most == 0 or most == 16:
+        return None
+    return (
+        f"{count(images, 'image')} with levels of 16 bits never reach {2**most}, and are seen almost black "
+        "(or white, where white is 0): save them with levels up to 65535"
+    )
 
 
 def _look_at(

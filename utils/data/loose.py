@@ -10,6 +10,7 @@ import numpy as np
 
 from utils.data.layout import Tree
 from utils.errors import UserError
+from utils.text import one_form
 
 STANDARD_INPUT = "-"
 
@@ -19,13 +20,14 @@ class LooseImages:
     """n image files with the names to tell them by, and the classes that their folders tell.
 
     `labels` are int64 [n], -1 where no folder bears the name of a class. `others` are the files in folders
-    that are not called like images.
+    that are not called like images, `foreign` what is hidden in them or made by a system.
     """
 
     paths: list[Path] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     others: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
 
     @property
     def labelled(self) -> bool:
@@ -61,9 +63,10 @@ def find_images(given: Sequence[str], classes: Sequence[str]) -> LooseImages:
             found.names += [image.replace(os.sep, "/") for image in images]
             folders += [path] * len(images)
             found.others += tree.others
+            found.foreign += tree.foreign
     if not found.paths:  # nothing was listed
         raise UserError("--predict: standard input names no images")
-    numbers = {name: number for number, name in enumerate(classes)}
+    numbers = {one_form(name): number for number, name in enumerate(classes)}
     found.labels = np.array(
         [_label(name, numbers) if folder else -1 for name, folder in zip(found.names, folders, strict=True)]
     )
@@ -81,4 +84,4 @@ def standard_input() -> Iterator[str]:
 
 def _label(name: str, numbers: dict[str, int]) -> int:
     """The class whose name a folder on the way to the file bears, the first from above."""
-    return next((numbers[part] for part in Path(name).parent.parts if part in numbers), -1)
+    return next((numbers[part] for part in map(one_form, Path(name).parent.parts) if part in numbers), -1)

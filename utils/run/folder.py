@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
-
 from utils.errors import UserError
 from utils.run.files import write_json
+from utils.run.lock import InUse, hold
 
 RECORDS = ("args.json", "last.pt", "best.pt", "result.json")  # any of them makes a folder a run's
 OUTPUTS = (
@@ -60,15 +61,16 @@ class RunFolder:
                 f"{self.path} holds a run already; --resume goes on with it, --overwrite replaces it"
             )
 
-    def claim(self) -> AcquireReturnProxy:
-        """Make the folder and keep other processes from writing there while the result is held."""
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from writing there within this context."""
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            return FileLock(self.path / LOCK).acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{self.path} is in use by another process; wait, or choose another name"
-            ) from None
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(hold(self.path / LOCK))
+            except InUse as error:
+                raise UserError(f"{error}; wait, or choose another name") from None
+            yield
 
     def clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""
@@ -84,7 +86,7 @@ class RunFolder:
 
     def refuse_to_replace(self, path: Path, flag: str) -> None:
         """Raise `UserError` if the file that the flag names is one of the run's own."""
-        if self.holds(path) and any(fnmatch(path.name, pattern) for pattern in (*OUTPUTS, MADE, LOCK)):
+        if self.holds(path) and any(fnmatch(path.name, pattern) for pattern in (*OUTPUTS, MADE, f"{LOCK}*")):
             raise UserError(f"{flag} {path} is a file of the run itself; name another")
 
     def note_made(self, *paths: Path) -> None:

@@ -8,7 +8,8 @@ from types import FrameType
 
 from utils.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Schedulers of clusters send the last two, as they are told, before they kill.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 SECONDS_OF_ONE_REQUEST = 1.0  # in which several signals are one, sent by the terminal and a parent process
 
 Handler = Callable[[int, FrameType | None], None] | int | None

@@ -1,0 +1,120 @@
+"""utils/run/lock.py: who may write, on file systems that lock and on those that do not."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import ROOT, SMALL
+from tests.disturbed import wait_for
+from utils.run.lock import InUse, hold
+
+HOLDER = """
+import sys, time, pathlib
+from utils.run.lock import hold
+with hold(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+# Loaded by Python when it starts: a file system without locks.
+WITHOUT_LOCKS = """
+import fcntl
+def flock(file, how):
+    raise OSError({error}, "no locks here")
+fcntl.flock = flock
+"""
+
+
+@pytest.fixture(params=["locks", errno.ENOSYS, errno.ENOLCK], ids=["locks", "ENOSYS", "ENOLCK"])
+def system(request, tmp_path, monkeypatch):
+    """The environment of processes on a file system that locks, or does not, in one of the ways to say so."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if request.param != "locks":
+        place = tmp_path / "site"
+        place.mkdir()
+        (place / "sitecustomize.py").write_text(WITHOUT_LOCKS.format(error=request.param))
+        environment["PYTHONPATH"] = f"{place}:{ROOT}"
+
+        def flock(file, how):
+            raise OSError(request.param, "no locks here")
+
+        monkeypatch.setattr("fcntl.flock", flock)
+    return environment
+
+
+def start_holder(path, environment):
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    holder = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_lock_is_held_by_one_and_ends_with_a_killed_holder(tmp_path, system):
+    path = tmp_path / ".lock"
+    for _ in range(2):
+        holder = start_holder(path, system)
+        with pytest.raises(InUse, match=rf"{tmp_path} is in use by"), hold(path):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with hold(path), pytest.raises(InUse), hold(path):
+            pass
+    with hold(path):  # released, not only forgotten
+        pass
+
+
+def test_an_empty_file_that_was_left_behind_is_in_nobodys_way(tmp_path, system):
+    (tmp_path / ".lock").touch()
+    started = time.monotonic()
+    with hold(tmp_path / ".lock"):
+        pass
+    assert time.monotonic() - started < 5
+
+
+def test_the_holder_on_another_machine_is_named_with_what_to_delete(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    marker = tmp_path / ".lock.held"
+    marker.write_text("4711\nnode7\n99\n")
+    with pytest.raises(InUse) as error, hold(tmp_path / ".lock"):
+        pass
+    assert str(error.value) == (
+        f"{tmp_path} is in use by process 4711 on node7, and its file system has no locks that would end "
+        f"with it; if it is gone, delete {marker}"
+    )
+    marker.unlink()
+    with hold(tmp_path / ".lock"):
+        assert marker.exists()
+    assert not marker.exists()
+
+
+def test_other_errors_are_not_taken_for_want_of_locks(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError, match="broken"), hold(tmp_path / ".lock"):
+        pass
+
+
+def test_a_run_is_alone_in_its_folder_and_goes_on_after_a_kill(program, system, capsys):
+    process = program.start("run", *SMALL, "--epochs", "10000", env=system)
+    wait_for(process, "1/10000 |")
+    assert program("run", "--resume") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "is in use by" in err
+    assert "wait, or choose another name" in err
+    process.kill()
+    process.communicate()
+    again = program.start("run", "--resume", env=system)
+    wait_for(again, "/10000 |")
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(timeout=60) == 143
+    assert {path.name for path in program.run("run").glob(".lock*")} <= {".lock"}
