@@ -98,7 +98,7 @@ class Parts:
         of_val = leaks(copies, dataset, "val", ("train",))
         _tell_pairs(of_val, dataset, "validation image", "trained on", "the validation accuracy too good")
         twice = under_two_labels(copies, dataset)
-        _tell_pairs(twice, dataset, "image", "under another label", "one of the two labels wrong")
+        _tell_pairs(twice, dataset, "image", "under another label", "one of the two wrong")
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""

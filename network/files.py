@@ -99,13 +99,11 @@ def _what_is_wrong(path: Path, beginning: bytes, error: Exception) -> str:
             return what
     if path.suffix == ".onnx":
         return "an ONNX graph, and no weights of PyTorch"
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any("/code/" in name or name.endswith("/archive_format") for name in names):
-            return "a program (TorchScript, or of torch.export): save its state_dict() with torch.save"
-        if not any(name.endswith("data.pkl") for name in names):
-            return f"an archive of other files ({some(names, 3)}): unpack it, and name one"
+    names = _names_in_archive(path)
+    if any("/code/" in name or name.endswith("/archive_format") for name in names):
+        return "a program (TorchScript, or of torch.export): save its state_dict() with torch.save"
+    if names and not any(name.endswith("data.pkl") for name in names):
+        return f"an archive of other files ({some(names, 3)}): unpack it, and name one"
     if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return (
             f"a pickle of more than tensors by name ({visible(wanted[1])}), which cannot be loaded without "
@@ -114,13 +112,21 @@ def _what_is_wrong(path: Path, beginning: bytes, error: Exception) -> str:
     return "damaged, or no dictionary of tensors that loads without running code"
 
 
+def _names_in_archive(path: Path) -> list[str]:
+    """The names of the files in a ZIP archive; none if it is no whole one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return []
+
+
 def unwrap(content: dict) -> Unwrapped:
     """The tensors in what a training script saved, by the names that they have in the network alone."""
     told = []
-    while wrapper := next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None):
-        others = [name for name in WRAPPERS if name != wrapper and name in content]
-        told.append(f"its {wrapper}{f' (not {some(others, 3)})' * bool(others)}")
-        content = content[wrapper]
+    while found := [name for name in WRAPPERS if isinstance(content.get(name), dict) and content[name]]:
+        told.append(f"its {found[0]}{f' (not {some(found[1:], 3)})' * bool(found[1:])}")
+        content = content[found[0]]
     state = {key.replace(COMPILED, ""): value for key, value in content.items() if key != AVERAGED}
     prefixes = [COMPILED] * any(COMPILED in key for key in content)
     left_out: list[str] = []

@@ -196,9 +196,28 @@ def test_a_test_image_that_is_trained_on_is_told_by_name(data, program, capsys):
     assert "2 test images are also trained or validated on, which makes the accuracy too good: " in out
     assert "test/plain/copy of one.png (plain) is train/plain/000.png (plain)" in out
     assert (
-        "warning  1 image is also under another label, which makes one of the two labels wrong: "
+        "warning  1 image is also under another label, which makes one of the two wrong: "
         "test/stripes/a mistake.png (stripes) is train/plain/001.png (plain)\n"
     ) in out
+
+
+def test_levels_of_fewer_bits_than_their_file_has_are_told(data, program, capsys):
+    """Numbers of 12 bits in files of 16, as X-rays are kept: their upper 8 bits are almost nothing."""
+    for number, path in enumerate(sorted(data.rglob("*.png"))):
+        levels = np.asarray(Image.open(path).convert("L"), np.uint16) * 16
+        levels[0, 0] = number  # no two alike
+        Image.fromarray(levels).save(path)
+    count = len([*data.rglob("*.png")])
+    told = (
+        f"{count} images with levels of 16 bits never reach 4096, and are seen almost black (or white, where"
+    )
+    assert program("run", *SMALL) == 0
+    assert f"warning  {told}" in capsys.readouterr().out
+    assert program("run", "--inspect", "--output", str(program.folder / "look")) == 0
+    assert f"levels   {told}" in capsys.readouterr().out
+    Image.fromarray(np.full((24, 24), 65535, np.uint16)).save(path)
+    assert program("again", *SMALL) == 0
+    assert "levels of 16 bits" not in capsys.readouterr().out
 
 
 def test_a_validation_image_that_is_trained_on_is_told(data, program, capsys):

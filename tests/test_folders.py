@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,20 @@ def test_images_that_a_table_leaves_out_are_counted(tmp_path, loose):
         f"not used, since not in {tmp_path / 't.csv'}: 30 images (30 in the data folder)",
         "1 file not taken for images, by endings: .txt 1",
     )
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_table_may_have_names_in_another_unicode_form(tmp_path, loose, form):
+    root, rows = loose
+    named = []
+    for number, (path, label) in enumerate(rows):
+        name = unicodedata.normalize("NFD" if number % 2 else "NFC", f"gr\u00fcn {path}")
+        (root / path).rename(root / name)
+        told = (unicodedata.normalize(form, text) for text in (name, f"{label} \u00e9"))
+        named.append((*told, "test" if number % 3 == 0 else "train"))
+    dataset = find_dataset(root, 42, how=table_of(tmp_path / "t.csv", named, "path", "label", "split"))
+    assert dataset.classes == tuple(f"{name} \u00e9" for name in CLASSES)
+    assert sorted(dataset.files) == sorted(os.listdir(root))
 
 
 def test_a_test_split_of_a_table_that_lacks_a_class_is_named(tmp_path, loose):

@@ -251,6 +251,22 @@ def test_a_pipe_in_the_place_of_an_image_does_not_wait_for_ever(used, shapes, tm
     assert not any(row["error"] for row in others)
 
 
+def test_folders_bear_the_names_of_classes_in_any_unicode_form(tmp_path):
+    for name in ("Bl\u00e4tter", "Bla\u0308tter", "Wald"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    (tmp_path / "@eaDir").mkdir()
+    (tmp_path / "Wald/._a.png").touch()
+    for known in ("Bl\u00e4tter", "Bla\u0308tter"):
+        found = find_images([str(tmp_path)], [known, "other"])
+        assert dict(zip(found.names, found.labels.tolist(), strict=True)) == {
+            "Bl\u00e4tter/a.png": 0,
+            "Bla\u0308tter/a.png": 0,
+            "Wald/a.png": -1,
+        }
+        assert found.foreign == ["@eaDir", "Wald/._a.png"]
+
+
 def test_a_run_that_is_in_use_is_not_written_to(used, shapes, tmp_path, capsys):
     with RunFolder(str(used.folder / "checkpoint"), "run").claim():
         assert used("run", "--predict", str(shapes / TEST)) == 2

@@ -331,6 +331,10 @@ WRAPPED = {
         },
         "its model_ema (not model); names without module.",
     ),
+    "an average of nothing": (
+        lambda s: {"state_dict": s, "state_dict_ema": None, "model_ema": {}, "model": "resnet18"},
+        "its state_dict)",
+    ),
     "DataParallel": (lambda s: prefixed("module.", s), "names without module."),
     "compiled": (lambda s: prefixed("_orig_mod.", s), "names without _orig_mod."),
     "a compiled stage": (
@@ -480,6 +484,7 @@ def test_what_is_no_weights_file_is_called_what_it_is(tmp_path):
         "a.npy": (b"\x93NUMPY\x01\x00" + bytes(90), "is an array of NumPy"),
         "a.onnx": (b"\x08\x08\x12\x07pytorch", "is an ONNX graph"),
         "empty.pth": (b"", "is empty"),
+        "cut.pth": (b"PK\x05\x06" + b"\xff" * 18, "is damaged"),
     }
     for name, (content, words) in files.items():
         (tmp_path / name).write_bytes(content)

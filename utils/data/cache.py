@@ -29,7 +29,7 @@ from utils.run.files import replacing
 from utils.run.lock import InUse, hold
 from utils.text import visible
 
-FORMAT = 2  # part of every fingerprint: raise it when `decode` or the layout of the file changes
+FORMAT = 3  # part of every fingerprint: raise it when `decode` or the layout of the file changes
 IMAGES_AT_ONCE = 256
 
 

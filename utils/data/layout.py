@@ -253,9 +253,8 @@ def places(images: Iterable[str]) -> str:
 def passed_by(others: Iterable[str], foreign: Iterable[str]) -> list[str]:
     """What to say of files that are not taken for images, and of what is never looked into."""
     endings = Counter(os.path.splitext(file)[1].lower() or "none" for file in others)
-    names = Counter(map(os.path.basename, foreign))
-    for name in [name for name in names if name.startswith(APPLE_DOUBLE)]:
-        names[f"{APPLE_DOUBLE}*"] += names.pop(name)
+    bases = map(os.path.basename, foreign)
+    names = Counter(f"{APPLE_DOUBLE}*" if base.startswith(APPLE_DOUBLE) else base for base in bases)
     told = (
         (f"{count(endings.total(), 'file')} not taken for images, by endings", endings),
         ("hidden or made by a system, and never looked into", names),
