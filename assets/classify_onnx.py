@@ -16,8 +16,7 @@ for path in sys.argv[2:]:
         image = ImageOps.exif_transpose(file)
     if image.mode.startswith("I;16"):  # of 16 bits the upper 8
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        sys.exit(f"{path} has levels of 32 bits; save it with 8 or 16")
+    assert image.mode not in ("I", "F"), f"{path} has levels of 32 bits; save it with 8 or 16"
     image = image.convert("RGB")
     resize = ImageOps.fit if about["crop"] else Image.Image.resize  # the middle square, or squeezed
     pixels = np.asarray(resize(image, (size, size), Image.Resampling.BILINEAR))

@@ -81,6 +81,9 @@ PYCLS_NAMES = {
     ),
 }
 
+# One of these is in each file of pycls's.
+PYCLS_MARKS = {"s1.b1.f.a.weight", "s1.b1.dwise.weight"}
+
 
 def _timm_efficientnet(projection: int) -> tuple[Names, ...]:
     """The names in blocks that expand, and in those of the first stage, which do not.

@@ -18,9 +18,9 @@ from network import NETWORKS, WeightsError
 from network.evonorm import EvoNorm
 from network.files import read_file, unwrap
 from network.members import REGNETS
-from network.names import PYCLS_NAMES, TIMM_MARKS, TIMM_NAMES, Names, State, translate
+from network.names import PYCLS_MARKS, PYCLS_NAMES, TIMM_MARKS, TIMM_NAMES, Names, State, translate
 from network.norm import zero_residual_gammas
-from utils.text import some
+from utils.text import one_form, some
 
 
 class Normalisation(NamedTuple):
@@ -83,7 +83,8 @@ def load_weights(network: nn.Module, path: Path, classes: Sequence[str] | None =
         loaded = _translate_and_fill(network, content, path, classes)
     except (AttributeError, TypeError, IndexError, ValueError) as error:
         raise WeightsError(f"weights file {path} holds something else than tensors by name") from error
-    return loaded if classes is None or "classes" in content else _tell_head(network, loaded)
+    is_ours = {"network", "normalisation", "classes"} <= content.keys() and content["classes"] is not None
+    return loaded if classes is None or is_ours else _tell_head(network, loaded)
 
 
 def _translate_and_fill(
@@ -93,17 +94,16 @@ def _translate_and_fill(
     if {"network", "normalisation"} <= content.keys():
         state, normalisation = content["network"], Normalisation.of(content["normalisation"])
         source, others = f"the checkpoint {path}", content.get("classes")
-        if classes is not None and others is not None and [*others] != [*classes]:
+        if classes is not None and others is not None and [*map(one_form, others)] != [*classes]:
             state = {key: value for key, value in state.items() if not key.startswith(f"{network.head}.")}
-            source += f", which knows other classes ({some(others, KEYS_SHOWN)})"
+            source += f", trained on other classes ({some(others, KEYS_SHOWN)})"
         return _fill(network, state, source, normalisation)
-    if "model_state" in content:
-        state = from_pycls(content["model_state"], network)
-        loaded = _fill(network, state, f"pycls's {path}", IMAGENET)
-        _make_up_for_epsilon(network, 1e-5)
-        return loaded
     state, told = unwrap(content)
     source = f"{path}{f' ({told})' * bool(told)}"
+    if PYCLS_MARKS & state.keys():
+        loaded = _fill(network, from_pycls(state, network), f"pycls's {source}", IMAGENET)
+        _make_up_for_epsilon(network, 1e-5)
+        return loaded
     if "_conv_stem.weight" in state:
         return _fill(network, from_lite(state, network), f"EfficientNet-Lite's {source}", LITE)
     if type(network).__name__ == "ResNet" or TIMM_MARKS & state.keys():
@@ -317,8 +317,13 @@ def from_lite(state: State, network: nn.Module) -> State:
 
 def _fill(network: nn.Module, state: object, source: str, normalisation: Normalisation) -> LoadedWeights:
     """Copy `state` into `network`, strictly but for a head that is of another size or missing, and norms."""
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{source} holds no state dict: expected tensors by name")
+    if not isinstance(state, dict) or not all(map(_is_plain, state.values())):
+        others = (
+            [key for key, value in state.items() if not _is_plain(value)] if isinstance(state, dict) else []
+        )
+        raise WeightsError(
+            f"{source} holds no state dict: expected tensors by name, not {some(others, KEYS_SHOWN)}"
+        )
     own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
     state = {key: value for key, value in state.items() if not key.endswith(COUNTER)}
     warnings = []
@@ -336,7 +341,8 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
     head = {key for key in own if key.startswith(f"{network.head}.")}
     left_out: set[str] = set()
     if head & state.keys():
-        fresh |= {key for key in head & state.keys() if own[key].shape != state[key].shape}
+        if any(own[key].shape != state[key].shape for key in head & state.keys()):
+            fresh |= head & state.keys()
     else:
         fresh |= head
         left_out = {key for key in state if key.startswith(f"{network.head}.")}  # a head of several layers
@@ -353,10 +359,8 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
             f"{kind}: {some(sorted(keys), KEYS_SHOWN)}" for kind, keys in problems.items() if keys
         )
         raise WeightsError(f"{source} does not fit {type(network).__name__} ({text}); is --model right?")
-    if unusable := [key for key in sorted(expected) if not _is_usable(state[key], own[key])]:
-        raise WeightsError(
-            f"{source} holds numbers that are not finite or not real: {some(unusable, KEYS_SHOWN)}"
-        )
+    if unusable := [key for key in sorted(expected) if not _is_usable(key, state[key], own[key])]:
+        raise WeightsError(f"{source} holds numbers that no network has: {some(unusable, KEYS_SHOWN)}")
     if halves := {
         str(state[key].dtype).removeprefix("torch.") for key in expected if state[key].itemsize < 4
     }:
@@ -377,8 +381,16 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
     )
 
 
-def _is_usable(tensor: torch.Tensor, own: torch.Tensor) -> bool:
-    """Whether a tensor can take the place of our own."""
-    if tensor.is_meta or tensor.layout != torch.strided:
+def _is_plain(value: object) -> bool:
+    """Whether a value is a tensor of the usual kind, with numbers in it."""
+    if not isinstance(value, torch.Tensor):
         return False
-    return own.is_floating_point() == tensor.is_floating_point() and bool(tensor.isfinite().all())
+    return not (value.is_nested or value.is_meta or value.is_quantized) and value.layout == torch.strided
+
+
+def _is_usable(key: str, tensor: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor's numbers can take the place of our own: finite ones, and variances at least 0."""
+    if not tensor.is_floating_point():
+        return False
+    numbers = tensor.to(own.dtype)
+    return bool(numbers.isfinite().all()) and not (key.endswith("running_var") and bool((numbers < 0).any()))

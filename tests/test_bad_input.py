@@ -208,16 +208,27 @@ def test_levels_of_fewer_bits_than_their_file_has_are_told(data, program, capsys
         levels[0, 0] = number  # no two alike
         Image.fromarray(levels).save(path)
     count = len([*data.rglob("*.png")])
-    told = (
-        f"{count} images with levels of 16 bits never reach 4096, and are seen almost black (or white, where"
-    )
+    told = f"{count} of {count} images with levels of more than 8 bits use the lower ones only: at most 16 of"
     assert program("run", *SMALL) == 0
     assert f"warning  {told}" in capsys.readouterr().out
     assert program("run", "--inspect", "--output", str(program.folder / "look")) == 0
     assert f"levels   {told}" in capsys.readouterr().out
-    Image.fromarray(np.full((24, 24), 65535, np.uint16)).save(path)
+    for path in data.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) * np.uint16(16)).save(path)
     assert program("again", *SMALL) == 0
-    assert "levels of 16 bits" not in capsys.readouterr().out
+    assert "more than 8 bits" not in capsys.readouterr().out
+
+
+def test_a_run_of_a_version_that_kept_names_as_the_system_writes_them_is_evaluated(data, program, capsys):
+    for split in ("train", "test"):
+        (data / split / "plain").rename(data / split / "zu\u0308ge")
+    assert program("run", *SMALL) == 0
+    path = program.run("run") / "best.pt"
+    content = torch.load(path, weights_only=True)
+    assert content["classes"] == ["circle", "stripes", "z\u00fcge"]
+    save_checkpoint(path, {**content, "classes": ["circle", "stripes", "zu\u0308ge"]})
+    assert program("run", "--evaluate") == 0
+    assert "other classes" not in "".join(capsys.readouterr())
 
 
 def test_a_validation_image_that_is_trained_on_is_told(data, program, capsys):

@@ -16,7 +16,7 @@ from tests.conftest import SMALL
 from tests.test_bad_input import data  # noqa: F401
 from tests.test_images import never
 from utils.data import near
-from utils.data.copies import Copies, find_copies, joined, leaks
+from utils.data.copies import Copies, find_copies, joined, leaks, under_two_labels
 from utils.data.decode import THUMBNAIL_SIDE, look
 from utils.data.folders import Dataset, find_dataset
 from utils.data.looks import look_at
@@ -230,6 +230,18 @@ def test_images_alike_by_nature_are_no_chain():
     assert groups[1] == groups[5] == groups[6]
     assert len({*groups.tolist()}) == 5
     assert not found.same.any()
+
+
+def test_an_image_under_two_labels_is_told_once_with_the_most_alike():
+    splits = {"train": np.arange(6), "val": np.empty(0, int), "test": np.empty(0, int)}
+    labels = np.array([0, 1, 1, 0, 0, 1])
+    dataset = Dataset(Path(), ("a", "b"), tuple("012345"), labels, splits, 6)
+    pairs = Copies(
+        np.array([[0, 1], [0, 2], [3, 2], [0, 3], [4, 5]]),
+        np.array([0.98, 0.975, 1.0, 1.0, 0.969], np.float32),
+    )
+    found = under_two_labels(pairs, dataset)
+    assert [tuple(map(int, row)) for row in zip(*found, strict=True)] == [(1, 0, 0), (2, 3, 1)]
 
 
 def test_joined_groups_are_those_that_pairs_connect():

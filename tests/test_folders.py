@@ -289,6 +289,21 @@ def test_a_table_may_have_names_in_another_unicode_form(tmp_path, loose, form):
     assert sorted(dataset.files) == sorted(os.listdir(root))
 
 
+def test_groups_are_told_apart_in_any_unicode_form(tmp_path, loose):
+    """The same person, written by two systems, is on one side."""
+    root, rows = loose
+    jose = ("Jos\u00e9", "Jose\u0301")
+    named = [(*row, ("train", "test")[n % 2], jose[n % 2]) for n, row in enumerate(rows)]
+    with pytest.raises(UserError, match="are of one group, Jos\u00e9"):
+        find_dataset(root, 42, how=table_of(tmp_path / "t.csv", named, "path", "label", "split", "group"))
+    for number, (path, label) in enumerate(rows):
+        (root / label / jose[number % 2]).mkdir(parents=True, exist_ok=True)
+        (root / path).rename(root / label / jose[number % 2] / path)
+    for pattern in jose:
+        with pytest.raises(UserError, match="has 1 group, too few"):
+            find_dataset(root, 42, how=Splitting(group_by=f"({pattern})"))
+
+
 def test_a_test_split_of_a_table_that_lacks_a_class_is_named(tmp_path, loose):
     root, rows = loose
     told = [

@@ -24,7 +24,7 @@ def tiff(levels, bits=(8,), photometric=1, signed=False, order="<", more=()):
     """The bytes of a TIFF file with the numbers as they are, in the machine's order for `order`."""
     data = levels.tobytes()
     head = {
-        256: (4, [levels.shape[1]]),
+        256: (4, [levels.shape[-1]]),
         257: (4, [levels.shape[0]]),
         258: (3, bits),
         259: (3, [1]),
@@ -74,11 +74,6 @@ def sun(pixels):
     return (
         struct.pack(">8I", 0x59A66A95, SIDE, SIDE, 24, 3 * SIDE * SIDE, 1, 0, 0) + pixels[..., ::-1].tobytes()
     )
-
-
-def psd(pixels):
-    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, SIDE, SIDE, 8, 3)
-    return head + bytes(12) + bytes(2) + pixels.transpose(2, 0, 1).tobytes()
 
 
 def xpm():
@@ -145,7 +140,6 @@ WRITTEN = [  # modes of Pillow, and endings of files that it writes of them
     *((mode, "bmp") for mode in ("1", "L", "P", "RGB", "RGBA")),
     *((mode, "jp2") for mode in ("L", "LA", "RGB", "RGBA", "I;16")),
     *((mode, "jpg") for mode in ("L", "RGB", "CMYK")),
-    *((mode, "dds") for mode in ("L", "LA", "RGB", "RGBA")),
     *((mode, "pcx") for mode in ("1", "L", "P", "RGB")),
     *((mode, "sgi") for mode in ("L", "RGB", "RGBA")),
     *((mode, "webp") for mode in ("RGB", "RGBA")),
@@ -179,15 +173,74 @@ def test_images_of_every_mode_are_seen_as_they_were_drawn(tmp_path, mode, ending
     assert error.mean() <= 2.1
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.ras", sun(COLOURS)), ("a.psd", psd(COLOURS))])
-def test_files_that_pillow_only_reads_are_seen_as_they_were_drawn(tmp_path, name, content):
+def test_a_file_that_pillow_only_reads_is_seen_as_it_was_drawn(tmp_path):
+    (tmp_path / "a.ras").write_bytes(sun(COLOURS))
+    assert is_image("a.ras")
+    assert np.array_equal(seen(tmp_path / "a.ras"), COLOURS)
+
+
+def jpeg2000_of_10_bits():
+    """The bytes of one of 8 whose header says 10, of which only that it is refused is asked."""
+    buffer = io.BytesIO()
+    Image.fromarray(COLOURS).save(buffer, "JPEG2000")
+    content = bytearray(buffer.getvalue())
+    for channel in range(3):
+        content[content.index(b"\xff\x4f\xff\x51") + 42 + 3 * channel] = 9
+    return bytes(content)
+
+
+MISREAD = {
+    "10 bits of colours.jp2": (jpeg2000_of_10_bits(), "colours have more than 8 bits each"),
+    "16 bits, signed, big end first, packed.tif": (
+        tiff(
+            np.frombuffer(zlib.compress((U16 - 32768).astype(">i2").tobytes()), "u1"),
+            (16,),
+            signed=True,
+            order=">",
+            more={256: (4, [SIDE]), 257: (4, [SIDE]), 259: (3, [8]), 278: (4, [SIDE])},
+        ),
+        "signed levels are compressed",
+    ),
+    "planes of 16 bits.tif": (
+        tiff(
+            np.concatenate([U16] * 3).astype("<u2"),
+            (16,) * 3,
+            2,
+            more={
+                257: (4, [SIDE]),
+                273: (4, [8, 8 + 512, 8 + 1024]),
+                278: (4, [SIDE]),
+                279: (4, [512] * 3),
+                284: (3, [2]),
+            },
+        ),
+        "planes of more than 8 bits",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_what_pillow_misreads_is_refused(tmp_path, name):
+    content, words = MISREAD[name]
     (tmp_path / name).write_bytes(content)
-    assert is_image(name)
-    assert np.array_equal(seen(tmp_path / name), COLOURS)
+    with Image.open(tmp_path / name) as image:  # which Pillow takes
+        assert image.size == (SIDE, SIDE)
+    with pytest.raises(UnreadableImage, match=words):
+        seen(tmp_path / name)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_compressed_levels_the_little_end_first_are_those_that_were_drawn(tmp_path, signed):
+    levels = (U16 - 32768).astype("<i2") if signed else U16.astype("<u2")
+    packed = np.frombuffer(zlib.compress(levels.tobytes()), "u1")
+    sizes = {tag: (4, [SIDE]) for tag in (256, 257, 278)}
+    content = tiff(packed, (16,), signed=signed, more={**sizes, 259: (3, [8])})
+    (tmp_path / "a.tif").write_bytes(content)
+    assert np.array_equal(seen(tmp_path / "a.tif")[..., 0], LEVELS)
 
 
 def test_every_format_that_is_read_was_drawn():
-    drawn = {ending for _, ending in WRITTEN} | {name.rpartition(".")[2] for name in GREYS} | {"ras", "psd"}
+    drawn = {ending for _, ending in WRITTEN} | {name.rpartition(".")[2] for name in GREYS} | {"ras"}
     known = Image.registered_extensions()
     assert {known.get(f".{ending}") for ending in drawn} >= {*FORMATS, *UNMARKED}
 
@@ -204,7 +257,7 @@ def test_only_what_is_called_so_may_be_of_a_kind_without_a_mark(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "a.tga")
     assert np.array_equal(seen(tmp_path / "a.tga"), COLOURS)
     (tmp_path / "a.tga").rename(tmp_path / "a.jpg")
-    with pytest.raises(UnreadableImage, match="no image of a kind that is read"):
+    with pytest.raises(UnreadableImage, match="it is no image, or one of a kind that is not read"):
         seen(tmp_path / "a.jpg")
     assert "TGA" in formats_of(tmp_path / "a.TGA")
     assert "TGA" not in formats_of(tmp_path / "a.jpg")
@@ -375,9 +428,45 @@ def test_damaged_pixels_are_refused_with_the_first_reason(tmp_path):
         decode(tmp_path / "a.jpg", Frame(8))
 
 
-def test_how_many_bits_levels_have_is_seen(tmp_path):
-    for most, bits in ((1, 1), (1023, 10), (4095, 12), (65535, 16)):
-        Image.fromarray(np.full((4, 4), most, np.uint16)).save(tmp_path / "a.png")
-        assert look(tmp_path / "a.png").bits == bits
-    Image.fromarray(np.full((4, 4), 200, np.uint8)).save(tmp_path / "a.png")
-    assert look(tmp_path / "a.png").bits == 0
+def test_how_many_bits_are_used_is_seen(tmp_path):
+    for most, bits in ((0, 0), (1023, 2), (4095, 4), (65535, 8)):
+        levels = np.full((SIDE, SIDE), most)
+        for name, content in (
+            ("a.png", png_16(levels, 0)),
+            ("b.png", png_16(np.stack([levels] * 3, 2), 2)),
+            ("c.tif", tiff(np.repeat(levels, 3, 1).astype("<u2"), (16,) * 3, 2, more={256: (4, [SIDE])})),
+        ):
+            (tmp_path / name).write_bytes(content)
+            assert look(tmp_path / name).bits_used == bits
+    for low, high, bits in ((-1024, 3071, 5), (-32768, 0, 9), (0, 32767, 8), (0, 256, 2)):
+        levels = np.full((SIDE, SIDE), low, "<i2")
+        levels[0] = high
+        (tmp_path / "a.tif").write_bytes(tiff(levels, (16,), signed=True))
+        assert look(tmp_path / "a.tif").bits_used == bits
+    (tmp_path / "a.tif").write_bytes(twelve())
+    assert look(tmp_path / "a.tif").bits_used == 8
+    for name in ("a.png", "a.bmp"):
+        Image.fromarray(np.full((4, 4), 7, np.uint8)).save(tmp_path / name)
+        assert look(tmp_path / name).bits_used == 0
+
+
+def test_metadata_are_left_out_but_for_what_the_pixels_need(tmp_path):
+    """An orientation and the colours of Adobe's, beside a profile that cannot be read."""
+    broken = b"\xff\xe2" + struct.pack(">H", 15) + b"ICC_PROFILE\0\1"
+    pictures = {
+        "turned": (Image.fromarray(HALVES), {"exif": b"Exif\0\0" + exif(TURNED)}),
+        "CMYK": (Image.fromarray(COLOURS).convert("CMYK"), {}),
+    }
+    for image, more in pictures.values():
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=95, **more)
+        content = buffer.getvalue()
+        (tmp_path / "a.jpg").write_bytes(content)
+        expected = seen(tmp_path / "a.jpg")
+        (tmp_path / "a.jpg").write_bytes(content[:2] + broken + content[2:])
+        with pytest.raises((OSError, IndexError)), Image.open(tmp_path / "a.jpg") as refused:
+            refused.load()
+        assert np.array_equal(seen(tmp_path / "a.jpg"), expected)
+    turned = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
+    (tmp_path / "a.png").write_bytes(png_with([*CHUNKS["a long profile"], (b"iTXt", turned)]))
+    assert (look(tmp_path / "a.png").width, look(tmp_path / "a.png").height) == (16, 8)

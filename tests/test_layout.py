@@ -185,9 +185,17 @@ def test_names_that_differ_in_unicode_form_alone_are_one_class(tmp_path, split):
     dataset = find_dataset(tmp_path, seed=42)
     assert dataset.classes == (composed, "circle", "stripes")
     joined = f"folders whose names differ in Unicode form alone are one class: '{composed}'"
-    assert dataset.notes[1:] == ((joined,) if split == "train" else ())
+    assert dataset.notes[1:] == ((joined,) if split else ())
     assert dataset.pool == (20 if split == "train" else 15)
     assert dataset.sizes()["test"] == 9
+
+
+def test_a_single_class_of_a_split_is_known_in_any_unicode_form(tmp_path):
+    write_images(tmp_path / "train", 5, seed=0)
+    (tmp_path / "train/plain").rename(tmp_path / "train/Bl\u00e4tter")
+    shutil.copytree(tmp_path / "train/circle", tmp_path / "test/Bla\u0308tter")
+    with pytest.raises(UserError, match="different classes; only in train: 'circle', 'stripes'"):
+        find_dataset(tmp_path, seed=42)
 
 
 @pytest.mark.parametrize("other", ["Plain", "plain ", " plain", "plain\u200b", "\uff50lain"])

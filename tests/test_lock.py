@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT, SMALL
 from tests.disturbed import wait_for
-from utils.run.lock import InUse, hold
+from utils.run.lock import NO_LOCKS, InUse, hold
 
 HOLDER = """
 import sys, time, pathlib
@@ -65,6 +65,56 @@ def test_a_lock_is_held_by_one_and_ends_with_a_killed_holder(tmp_path, system):
             pass
     with hold(path):  # released, not only forgotten
         pass
+
+
+FORKER = """
+import os, sys, time, pathlib
+from utils.run.lock import hold
+with hold(pathlib.Path(sys.argv[1])):
+    child = os.fork()
+    if child == 0:
+        time.sleep(100)
+    print(child, flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_fork_that_outlives_the_holder_does_not_keep_the_lock(tmp_path):
+    """As processes that decode images do for some seconds."""
+    command = [sys.executable, "-c", FORKER, str(tmp_path / ".lock")]
+    holder = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    child = int(holder.stdout.readline())
+    try:
+        with pytest.raises(InUse), hold(tmp_path / ".lock"):
+            pass
+        holder.kill()
+        holder.wait()
+        os.kill(child, 0)  # it is there
+        with hold(tmp_path / ".lock"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("error", sorted(NO_LOCKS))
+def test_every_way_to_say_that_there_are_no_locks_is_known(tmp_path, monkeypatch, error):
+    def flock(file, how):
+        raise OSError(error, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with hold(tmp_path / ".lock"):
+        assert (tmp_path / ".lock.held").exists()
+
+
+@pytest.mark.parametrize("content", ["4711", "4711\n", "text", "\0\1\2"])
+def test_a_damaged_marker_is_reclaimed(tmp_path, monkeypatch, content):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / ".lock.held").write_text(content)
+    with hold(tmp_path / ".lock"):
+        assert (tmp_path / ".lock.held").read_text() != content
 
 
 def test_an_empty_file_that_was_left_behind_is_in_nobodys_way(tmp_path, system):

@@ -30,9 +30,7 @@ from utils.text import one_form, visible
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 
-# Quoted parts and escapes, which stay, or a comment.
-COMMENT = re.compile(r"""('[^']*'|"(?:\\.|[^"\\])*"|\\.#*)|(?<!\S)#.*""")
-SPACES = "".join(filter(str.isspace, map(chr, range(sys.maxunicode + 1))))  # of all alphabets
+QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.#*"""  # or escaped, with what would look like a comment then
 
 Commands = dict[str, list[str]]  # the flags of each run, by its name, in the order of the list
 
@@ -95,11 +93,9 @@ def read_list(text: str) -> Commands:
 
 def split_line(line: str) -> list[str]:
     """The words of a line of the list, none of an empty one; raises `ValueError` for what is not plain."""
-    line = COMMENT.sub(r"\1", line)
+    line = re.sub(rf"({QUOTED})|(?<!\S)#.*", r"\1", line)
     words = shlex.split(line)
-    lexer = shlex.shlex(line, posix=True)
-    lexer.whitespace, lexer.whitespace_split, lexer.commenters = SPACES, True, ""
-    if list(lexer) != words:
+    if re.search(r"[^\S \t]", re.sub(QUOTED, "", line)):
         raise ValueError("it has white space that is neither a space nor a tab; type it anew, or quote it")
     for name in words[:1]:
         if not name.isprintable() or " " in name or name.startswith("-") or not name:

@@ -112,11 +112,13 @@ def leaks(copies: Copies, dataset: Dataset, tested: str, seen: Sequence[str]) ->
 
 
 def under_two_labels(copies: Copies, dataset: Dataset) -> Leaks:
-    """The images that are, or surely are nearly, another one with another label."""
+    """The images that are, or surely are nearly, another one with another label, the one most alike."""
     a, b = dataset.labels[copies.images].T
-    chosen = (a != b) & (copies.similarity >= SURELY)
-    first, again = copies.images[chosen].T
-    return Leaks(again, first, copies.similarity[chosen] == 1)
+    chosen = np.flatnonzero((a != b) & (copies.similarity >= SURELY))
+    most_alike = chosen[np.argsort(-copies.similarity[chosen], kind="stable")]
+    again, which = np.unique(copies.images[most_alike, 1], return_index=True)
+    pairs = most_alike[which]
+    return Leaks(again, copies.images[pairs, 0], copies.similarity[pairs] == 1)
 
 
 def joined(pairs: np.ndarray, groups: np.ndarray) -> np.ndarray:

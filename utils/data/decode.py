@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.data.formats import formats_of, without_metadata
+from utils.data.levels import read_levels
 
 # Large photographs, transparent palettes, odd EXIF data: it reads them all, and warns once for each file.
 warnings.filterwarnings("ignore", module="PIL")
@@ -28,9 +29,6 @@ UPRIGHT = {  # how to turn an image of each orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Of TIFF files.
-BITS_PER_SAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLE_FORMAT = 258, 262, 339
-WHITE_IS_ZERO, SIGNED = 0, 2
 
 
 class UnreadableImage(Exception):
@@ -60,7 +58,7 @@ class Look(NamedTuple):
     width: int
     height: int
     colour: tuple[int, int]
-    bits: int
+    bits_used: int
     thumbnail: np.ndarray
 
 
@@ -84,18 +82,18 @@ def look(path: Path) -> Look:
     """Read an image file whole, for what is known of it without training.
 
     That is a hash of its bytes, 64 bits; its upright width and height in pixels; its mean colour, as the blue
-    and red differences of YCbCr, 0 to 255; how many bits its highest level has, where levels have more than
-    8, or else 0; and a thumbnail, the luminance of all of it squeezed to uint8 [THUMBNAIL_SIDE,
-    THUMBNAIL_SIDE]. Raises `UnreadableImage`.
+    and red differences of YCbCr, 0 to 255; how many of the upper 8 bits it uses, if it has more than 8, or
+    else 0; and a thumbnail, the luminance of all of it squeezed to uint8 [THUMBNAIL_SIDE, THUMBNAIL_SIDE].
+    Raises `UnreadableImage`.
     """
     with _explained(path):
         content = path.read_bytes()
-        image, size, bits = _read(path, io.BytesIO(content), THUMBNAIL_SIDE)
+        image, size, bits_used = _read(path, io.BytesIO(content), THUMBNAIL_SIDE)
         small = image.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), RESAMPLING[False])
         pixels = np.asarray(small.convert("YCbCr"))
         blue, red = pixels[..., 1:].mean((0, 1)).round().astype(int).tolist()
         digest = hashlib.blake2b(content, digest_size=8).digest()
-        return Look(int.from_bytes(digest, "big"), *size, (blue, red), bits, pixels[..., 0])
+        return Look(int.from_bytes(digest, "big"), *size, (blue, red), bits_used, pixels[..., 0])
 
 
 @contextmanager
@@ -108,16 +106,16 @@ def _explained(path: Path) -> Iterator[None]:
     except Exception as error:  # a stranger's file can fail in any way
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, UnidentifiedImageError):  # which would say where the bytes lie
-            reason = "it is no image of a kind that is read"
+            reason = "it is no image, or one of a kind that is not read"
         raise UnreadableImage(path, " ".join(reason.split())) from error
 
 
 class Read(NamedTuple):
-    """An upright RGB image, perhaps smaller than in its file, its upright size there, and see `look`."""
+    """An upright RGB image, perhaps smaller than in its file, its upright size there, and see `Levels`."""
 
     image: Image.Image
     size: tuple[int, int]
-    bits: int
+    bits_used: int
 
 
 def _read(path: Path, source: Path | IO[bytes], side: int) -> Read:
@@ -136,13 +134,13 @@ def _open(path: Path, source: Path | IO[bytes], side: int) -> Read:
     with Image.open(source, formats=formats_of(path)) as image:
         size = image.size
         image.draft("RGB", (2 * side, 2 * side))
-        image.load()
+        rgb, bits_used = read_levels(image)
         if image.format == "TIFF":  # which most versions of Pillow have turned by now
             size = image.size
-        rgb, bits = _to_rgb(image)
         if (orientation := _orientation(image)) == 1:
-            return Read(rgb, size, bits)
-        return Read(rgb.transpose(UPRIGHT[orientation]), size[::-1] if orientation >= 5 else size, bits)
+            return Read(rgb, size, bits_used)
+        size = size[::-1] if orientation >= 5 else size
+        return Read(rgb.transpose(UPRIGHT[orientation]), size, bits_used)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -152,26 +150,3 @@ def _orientation(image: Image.Image) -> int:
         return int(mark) if mark in UPRIGHT else 1
     except Exception:  # EXIF data are written by many programs, and fail in any way
         return 1
-
-
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, int]:
-    """An image in RGB, and how many bits its highest level has, where levels have more than 8, or else 0.
-
-    Pillow would clip such levels, and so make most of them white.
-    """
-    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
-    depth = tags.get(BITS_PER_SAMPLE, (16,))[0]
-    if image.mode == "L" and signed:
-        return Image.fromarray(np.asarray(image) ^ 0x80).convert("RGB"), 0
-    as_32 = image.mode == "I" and (image.format in ("PNG", "PPM") or (signed and depth == 16))
-    if as_32 or image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.int32) + (0x8000 if signed else 0)
-        bits = int(levels.max()).bit_length()
-        levels >>= depth - 8
-        if tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
-            levels = 255 - levels
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB"), bits
-    if image.mode in ("I", "F"):
-        raise ValueError("its grey levels have 32 bits, whose range is not known; save it with 8 or 16")
-    return image.convert("RGB"), 0

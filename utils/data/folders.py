@@ -18,7 +18,7 @@ from utils.data.layout import INSTEAD, SPLIT_NAMES, Labelled, Tree, alike, find_
 from utils.data.split import kept_for_test, stratified_folds, stratified_split
 from utils.errors import UserError
 from utils.run.randomness import generator
-from utils.text import count, some
+from utils.text import count, one_form, some
 
 NAMES_SHOWN = 5
 
@@ -223,7 +223,8 @@ def _grouped(found: list[Labelled], group_by: str, where: str) -> list[Labelled]
     """The images with the text that a regular expression, or its first group, finds in their paths."""
     if any(image.group for image in found):
         raise UserError(f"{where} tells groups already; leave out --group_by")
-    matches = [re.search(group_by, image.path) for image in found]
+    expression = re.compile(one_form(group_by))
+    matches = [expression.search(one_form(image.path)) for image in found]
     # The first of the groups in brackets that took part, or all that was found.
     texts = [next(filter(None, (*match.groups(), match[0])), "") if match else "" for match in matches]
     if not any(texts):

@@ -8,10 +8,11 @@ from pathlib import Path
 from PIL import Image
 
 # What pictures are kept in. Of what else Pillow opens, PostScript starts another program, icons are there for
-# their folder's sake, and the levels of scientific files (FITS, SPIDER) have a range that their makers know.
+# their folder's sake, textures (DDS) hold more than colours, drawings (PSD) need not hold what they show, and
+# the levels of scientific files (FITS, SPIDER) have a range that their makers know.
 FORMATS: tuple[str, ...] = (
     *("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"),
-    *("DDS", "MSP", "PSD", "QOI", "SGI", "SUN", "XPM"),
+    *("MSP", "QOI", "SGI", "SUN", "XPM"),
 )
 # These begin with no mark of their own, so that any file might be taken for one: only what is called so is.
 UNMARKED: tuple[str, ...] = ("DIB", "PCX", "TGA", "XBM")

@@ -34,6 +34,7 @@ from utils.text import visible
 Pixels = torch.Tensor | np.ndarray  # uint8 [N, S, S, 3]
 
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps it
+SEMAPHORES, SEMAPHORES_EACH = 16, 4  # at least as many as torch's loader has for all workers, and for each
 
 # More workers than cores are the person's choice.
 warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -144,6 +145,10 @@ class DecodedImages(TorchDataset):
         return pixels, unreadable
 
     def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
+        context = "fork" if sys.platform == "linux" else None
+        if self.num_workers and (reason := _no_processes(self.num_workers, context)):
+            print(f"warning  images are decoded in one process, since no others can be started ({reason})")
+            self.num_workers = 0
         loader = DataLoader(
             self,
             sampler=index_lists,  # type: ignore[arg-type]  # any iterable serves, a length is not asked for
@@ -151,18 +156,11 @@ class DecodedImages(TorchDataset):
             num_workers=self.num_workers,
             collate_fn=_as_it_is,  # else torch would make tensors of arrays, see `_room`
             # Forks end when the run is killed; what a fork server starts, Python 3.14's choice, does not.
-            multiprocessing_context="fork" if self.num_workers and sys.platform == "linux" else None,
+            multiprocessing_context=context if self.num_workers else None,
             worker_init_fn=_leave_signals_to_the_run,
             generator=torch.Generator(),  # workers draw nothing; this keeps torch's global state untouched
         )
-        try:
-            workers = iter(loader)
-        except OSError as error:
-            raise UserError(
-                f"--num_workers {self.num_workers}: no processes can be started that share memory "
-                f"({error.strerror}); use --num_workers 0, or give the container more (--shm-size 1g)"
-            ) from error
-        return itertools.starmap(self._checked, workers)
+        return itertools.starmap(self._checked, iter(loader))
 
     def _checked(self, pixels: Pixels, unreadable: dict[int, str]) -> torch.Tensor:
         self.unreadable |= unreadable
@@ -172,6 +170,16 @@ class DecodedImages(TorchDataset):
                 f"cannot read {path}: {reason}; remove or replace the file, or give --skip_corrupt"
             )
         return _channels_last(np.asarray(pixels))
+
+
+def _no_processes(count: int, context: str | None) -> str | None:
+    """Why so many cannot be started, or None: they take turns by semaphores, which lie in shared memory."""
+    make = multiprocessing.get_context(context)
+    try:
+        _ = [make.Semaphore() for _ in range(SEMAPHORES + SEMAPHORES_EACH * count)]
+    except OSError as error:
+        return f"shared memory: {error.strerror}"
+    return None
 
 
 def _room(count: int, size: int) -> Pixels:

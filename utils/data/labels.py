@@ -34,7 +34,7 @@ def read_labels(table: Path, root: Path, tree: Tree) -> tuple[list[Labelled], li
         told = dict.fromkeys(COLUMNS, "") | {
             title: cell.strip() for title, cell in zip(titles, cells, strict=True)
         }
-        path, label, group = told["path"], one_form(told["label"]), told["group"]
+        path, label, group = told["path"], one_form(told["label"]), one_form(told["group"])
         if path and path not in images:
             path = _path_in(root, path)
             path = forms.get(one_form(path), path)

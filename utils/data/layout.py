@@ -122,7 +122,8 @@ def find_layout(root: Path, tree: Tree) -> tuple[list[Labelled], list[str]]:
     classes = tree.full_folders(splits["train"])
     _refuse_unlikely(root, splits["train"], classes, tree)
     within = {name for folder in classes for name in tree.full_folders(os.path.join(splits["train"], folder))}
-    if joined := [name for name, number in Counter(map(one_form, classes)).items() if number > 1]:
+    called = sorted({name for folder in splits.values() for name in tree.full_folders(folder)})
+    if joined := [name for name, number in Counter(map(one_form, called)).items() if number > 1]:
         notes.append(f"folders whose names differ in Unicode form alone are one class: {quoted(joined)}")
     if within:
         notes.append(f"part of the classes are the folders in theirs: {some(sorted(within), PLACES_SHOWN)}")

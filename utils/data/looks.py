@@ -13,6 +13,7 @@ from utils.data.decode import THUMBNAIL_SIDE, Look, UnreadableImage, look
 from utils.data.folders import Dataset
 from utils.text import count
 
+FEW_BITS, RARE = 6, 0.1  # of 8, and of the images that have more
 KEPT_AT_ONCE = 50_000  # images, after which what is known is written
 FORMAT = 2  # part of every key: raise it when `look` changes
 
@@ -23,7 +24,7 @@ RECORD = np.dtype(
         ("width", "<i4"),
         ("height", "<i4"),
         ("colour", "u1", 2),
-        ("bits", "u1"),
+        ("bits_used", "u1"),
         ("thumbnail", "u1", (THUMBNAIL_SIDE, THUMBNAIL_SIDE)),
     ]
 )
@@ -74,14 +75,14 @@ def look_at(dataset: Dataset, folder: Path, check: Callable[[], None]) -> Looks:
 
 
 def unused_bits(looks: Looks) -> str | None:
-    """What to say of images with levels of 16 bits of which the upper ones are never used, if all are so."""
-    bits = looks["bits"]
-    most, images = int(bits.max(initial=0)), int((bits > 0).sum())
-    if most == 0 or most == 16:
+    """What to say of images whose levels have more than 8 bits, if in many the upper ones are not used."""
+    bits = looks["bits_used"]
+    deep, few = int((bits > 0).sum()), (bits > 0) & (bits <= FEW_BITS)
+    if few.sum() <= RARE * deep:
         return None
     return (
-        f"{count(images, 'image')} with levels of 16 bits never reach {2**most}, and are seen almost black "
-        "(or white, where white is 0): save them with levels up to 65535"
+        f"{int(few.sum())} of {count(deep, 'image')} with levels of more than 8 bits use the lower ones "
+        f"only: at most {2 ** int(bits[few].max())} of 256 shades are left of them; stretch their levels"
     )
 
 

@@ -2,9 +2,12 @@
 
 import errno
 import fcntl
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from filelock import SoftFileLock, Timeout
 
@@ -12,7 +15,20 @@ from utils.text import visible
 
 # What file systems answer that have no locks, such as Lustre and NFS as they are often mounted.
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-SECONDS_TO_SEE_WHETHER_IT_IS_GONE = 0.5
+SECONDS_TO_SEE_WHETHER_IT_IS_GONE = 2.5  # of which a marker that is damaged takes two
+HOLDER = re.compile(r"([1-9]\d{0,9})\n([^\n?]{1,100})")  # its number and, in the next line, its machine
+
+_held: set[IO] = set()
+
+
+def _let_go() -> None:
+    """In a process that was forked: its copies would hold the locks when the one that took them is gone."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class InUse(Exception):
@@ -27,7 +43,7 @@ def hold(path: Path) -> Iterator[None]:
     file beside it with the number and machine of the process: of a process on this machine it is known
     whether it is gone, and of others the message says what to delete then.
     """
-    with path.open("a") as file:
+    with _open(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -36,10 +52,11 @@ def hold(path: Path) -> Iterator[None]:
             if error.errno not in NO_LOCKS:
                 raise
         else:
+            _held.add(file)
             try:
                 yield
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do, where a fork has it open
+                _held.discard(file)
             return
     marker = path.with_name(f"{path.name}.held")
     try:
@@ -53,10 +70,18 @@ def hold(path: Path) -> Iterator[None]:
         yield
 
 
-def _holder(marker: Path) -> str:
-    """The process that a marker names: its number in the first line, its machine in the second."""
+def _open(path: Path) -> IO:
+    """The file to lock, made if it is not there; one of another person's may only be readable."""
     try:
-        number, machine, *_ = marker.read_text("utf-8", "replace").splitlines()
-        return f"process {number} on {visible(machine)}"
-    except (OSError, ValueError):
-        return "another process"
+        return path.open("a")
+    except PermissionError:
+        return path.open()
+
+
+def _holder(marker: Path) -> str:
+    """The process that a marker names."""
+    try:
+        found = HOLDER.match(marker.read_text("utf-8", "replace"))
+    except OSError:
+        found = None
+    return f"process {found[1]} on {visible(found[2])}" if found else "another process"
