@@ -71,10 +71,8 @@ FORKER = """
 import os, sys, time, pathlib
 from utils.run.lock import hold
 with hold(pathlib.Path(sys.argv[1])):
-    child = os.fork()
-    if child == 0:
-        time.sleep(100)
-    print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
     time.sleep(100)
 """
 
