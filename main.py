@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
             mode = next((name for name in options.USES if getattr(args, name)), "train")
             if mode == "train" and not (args.resume or args.overwrite):
                 folder.refuse_another_run()
+            if mode != "train":
+                folder.refuse_none()
 
             from learning import run, suspects, use
 

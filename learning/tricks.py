@@ -14,7 +14,7 @@ from typing import Any
 
 from learning.schedule import SCHEDULES, step_decay
 from network import NETWORKS, NORMS
-from utils.flags import Flag, not_negative, number, path, positive, share, share_below_one
+from utils.flags import Flag, not_negative, number, path, positive, share, share_below_one, spelled
 
 # Of each optimizer its learning rate and weight decay, where no others are given. The decay of ADAMW is
 # another rule, for which values about 100 times larger do the same.
@@ -130,6 +130,7 @@ def row(name: str, group: str, *parts: Flag | Example | Refused, **rest: Any) ->
 
 def network_name(text: str) -> str:
     """The type of --model."""
+    text = spelled(NETWORKS)(text)
     if text not in NETWORKS:
         near = difflib.get_close_matches(text, NETWORKS, n=4, cutoff=0)
         raise argparse.ArgumentTypeError(f"there is no network {text!r}; like it are {', '.join(near)}")

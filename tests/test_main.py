@@ -235,7 +235,7 @@ def test_resume_refuses_other_images(program, capsys, tmp_path):
 
 def test_evaluate_needs_a_run(program, capsys):
     assert program("none", "--evaluate") == 2
-    assert "best.pt: No such file" in capsys.readouterr().err
+    assert "none holds no run" in capsys.readouterr().err
 
 
 def test_the_class_count_is_checked_against_the_folders(program, capsys):

@@ -193,3 +193,30 @@ def test_a_run_older_than_a_flag_has_the_flags_default():
     assert args.crop == "none"
     with pytest.raises(UserError, match=r"--crop center \(the run has none\)"):
         options.with_flags_of_run(parse("--resume", "--crop", "center"), stored, "x")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs?"),
+        (["--batch-size=8"], "unrecognized arguments: --batch-size=8; did you mean --batch_size?"),
+        (["-epochs", "3"], "did you mean --epochs?"),
+        (["--xyz"], "unrecognized arguments: --xyz (--help lists all flags)"),
+        (["--labelsmooth", "0.1", "--zerogamma"], "did you mean --label_smooth --zero_gamma?"),
+        (["--mixup", "--nonsense--"], "expected one argument (--help"),
+    ],
+)
+def test_a_flag_that_is_nearly_one_is_guessed(argv, words, capsys):
+    with pytest.raises(SystemExit):
+        options.parse_args(["--checkpoint_name", "x", *argv])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_names_are_taken_in_any_case():
+    argv = ["--model", "resnet18", "--optimizer", "radam", "--decay_type", "COSINE_WARMUP", "--cache", "Ram"]
+    args = options.parse_args(["--checkpoint_name", "x", *argv])
+    found = (args.model, args.optimizer, args.decay_type, args.cache)
+    assert found == ("ResNet18", "RADAM", "cosine_warmup", "ram")
+    assert options.parse_args(["--checkpoint_name", "x", "--model", "regnetY-1.6gf"]).model == "RegNetY-1.6GF"

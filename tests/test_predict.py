@@ -112,7 +112,7 @@ def test_images_that_cannot_be_read_are_rows_and_change_no_other(used, shapes, t
     assert used("run", "--predict", str(folder), "--explain") == 0
     out = capsys.readouterr().out
     assert out.count("cannot be read") == 1
-    assert "warning  cannot be read: 2 images, circle/002.png (it is no image of a kind" in out
+    assert "warning  cannot be read: 2 images, circle/002.png (it is no image, or one of a kind" in out
     for row, own in zip(rows_of(used.run("run") / "predicted.csv"), before, strict=True):
         if row["path"] in ("circle/002.png", "plain/000.png"):
             assert row.pop("error")
@@ -249,6 +249,21 @@ def test_a_pipe_in_the_place_of_an_image_does_not_wait_for_ever(used, shapes, tm
     first, *others = rows_of(used.run("run") / "predicted.csv")
     assert (first["path"], first["error"]) == (str(pipe), "it is a folder, a pipe or a device")
     assert not any(row["error"] for row in others)
+
+
+@pytest.mark.parametrize(
+    "mode", [("--evaluate",), ("--predict", "x.png"), ("--export", "a.pt2"), ("--suspects",)]
+)
+def test_a_name_of_no_run_is_answered_with_those_of_the_runs_there_are(used, capsys, monkeypatch, mode):
+    monkeypatch.setitem(sys.modules, "learning.run", None)  # torch is not waited for
+    shutil.copytree(used.run("run"), used.run("sets/seed0"))
+    shutil.copytree(used.run("run"), used.run("run") / "folds/0")
+    assert used("rum", *mode) == 2
+    assert capsys.readouterr().err == f"main.py: {used.run('rum')} holds no run; there are: run, sets/seed0\n"
+    for name in ("run", "sets"):
+        shutil.rmtree(used.run(name))
+    assert used("rum", *mode) == 2
+    assert capsys.readouterr().err == f"main.py: {used.run('rum')} holds no run; nor is there another\n"
 
 
 def test_folders_bear_the_names_of_classes_in_any_unicode_form(tmp_path):

@@ -1,8 +1,9 @@
 """What argparse lacks: flags as data, errors of one line, defaults in the help, and numbers in a range."""
 
 import argparse
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -10,10 +11,16 @@ from utils.text import visible
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, which guesses what an unknown flag was meant to be."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {visible(message)} (--help lists all flags)\n")
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        flags = [word.partition("=")[0] for word in words.split() if unknown and word.startswith("-")]
+        near = [
+            name for flag in flags for name in difflib.get_close_matches(flag, self._option_string_actions, 1)
+        ]
+        guess = f"; did you mean {' '.join(near)}?" if near else ""
+        self.exit(2, f"{self.prog}: error: {visible(message)}{guess} (--help lists all flags)\n")
 
 
 class Help(argparse.HelpFormatter):
@@ -46,6 +53,12 @@ def number(
         return value
 
     return parse
+
+
+def spelled(names: Iterable[str]) -> Callable[[str], str]:
+    """A flag's type: one of the names as it is spelled there, in whatever case it was given."""
+    by_letters = {name.lower(): name for name in names}
+    return lambda text: by_letters.get(text.lower(), text)
 
 
 def path(text: str) -> str:
@@ -83,7 +96,8 @@ class Flag:
         if self.kind is None and self.default is False:
             options["action"] = "store_true"
         elif isinstance(self.kind, tuple):
-            options |= {"choices": self.kind, "type": type(self.kind[0])}
+            kind = type(self.kind[0])
+            options |= {"choices": self.kind, "type": spelled(self.kind) if kind is str else kind}
         else:
             options |= {"type": self.kind or str, "metavar": self.metavar}
         if self.several:

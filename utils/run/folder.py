@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from utils.errors import UserError
 from utils.run.files import write_json
 from utils.run.lock import InUse, hold
+from utils.text import some
 
 RECORDS = ("args.json", "last.pt", "best.pt", "result.json")  # any of them makes a folder a run's
 OUTPUTS = (
@@ -24,6 +25,7 @@ OUTPUTS = (
     ".*.part",
 )
 LOCK = ".lock"
+RUNS_SHOWN = 10
 FOLDS = "folds"  # runs on parts of the data, while --suspects needs them
 MADE = "made_of_weights.json"  # names of the files that were made with the weights of the run
 
@@ -37,7 +39,8 @@ class RunFolder:
             raise UserError(
                 f"--checkpoint_name {name!r}: give the run a name, a folder inside --checkpoint_dir"
             )
-        self.path = Path(checkpoint_dir, name)
+        self.directory = Path(checkpoint_dir)
+        self.path = self.directory / name
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -47,12 +50,22 @@ class RunFolder:
         """Whether the run here has come to its end: result.json is the last file it writes."""
         return (self.path / "result.json").exists()
 
+    def refuse_none(self) -> None:
+        """Raise `UserError` that names the runs there are, unless one was started here."""
+        if not any((self.path / name).exists() for name in RECORDS):
+            found = sorted(
+                path.parent.relative_to(self.directory) for path in self.directory.rglob("args.json")
+            )
+            runs = some((str(run) for run in found if FOLDS not in run.parts), RUNS_SHOWN)
+            raise UserError(
+                f"{self.path} holds no run; {f'there are: {runs}' if runs else 'nor is there another'}"
+            )
+
     def refuse_unfinished(self) -> None:
         """Raise `UserError` unless the run here has come to its end."""
         if not self.finished:
-            started = any((self.path / name).exists() for name in RECORDS)
-            what = "is not finished; go on with it first, by --resume" if started else "holds no run"
-            raise UserError(f"{self.path} {what}")
+            self.refuse_none()
+            raise UserError(f"{self.path} is not finished; go on with it first, by --resume")
 
     def refuse_another_run(self) -> None:
         """Raise `UserError` if a run was started here, which a new one would destroy."""
