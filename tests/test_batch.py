@@ -1,6 +1,7 @@
 """gpu_history.sh and utils/batch.py."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 
 import pytest
 
+import options
 from options import parse_args
 from tests.conftest import ROOT, SMALL
 from utils import batch
@@ -111,6 +113,16 @@ SPACES = "\x0b\x0c\x1c\x1f\x85\u00a0\u2003\u2028\u2029\u202f\u3000"
 def test_what_is_no_plain_line_is_refused_with_its_number(text, words):
     with pytest.raises(UserError, match=words):
         batch.read_list(text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "assets").rglob("*.txt")), ids=lambda path: path.stem)
+def test_the_lists_of_published_studies_can_be_run_as_they_say(path):
+    text = path.read_text()
+    command = " ".join(line.strip("# \\\n") for line in text.split("\nbaseline")[0].splitlines())
+    flags = shlex.split(command.partition("-m utils.batch ")[2].partition("<")[0])
+    commands = batch.make_commands(batch.read_list(text), flags, ["0", "1", "2"])
+    assert len(commands) >= 3 * 8
+    assert all(options.contradiction(parse_args([*command])) is None for command in commands.values())
 
 
 def test_flags_for_all_come_before_an_experiments_own():

@@ -137,6 +137,9 @@ def test_a_signal_stops_the_wait_for_a_batch_that_never_comes(monkeypatch):
     with pytest.raises(Interrupted):
         next(make_loader(check, Stuck)(lists([0])))
     stuck.set()
+    for thread in threading.enumerate():
+        if thread.name == "batches ahead":
+            thread.join()  # other tests count them
 
 
 def test_a_consumer_that_leaves_takes_the_thread_with_it():
