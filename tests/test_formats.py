@@ -450,23 +450,32 @@ def test_how_many_bits_are_used_is_seen(tmp_path):
         assert look(tmp_path / name).bits_used == 0
 
 
+def test_16_bits_a_pixel_are_not_taken_for_16_bits_a_level(tmp_path):
+    red, green, blue = (COLOURS >> np.array([3, 2, 3], np.uint8)).astype("<u2").transpose(2, 0, 1)
+    pixels = (red << 11 | green << 5 | blue)[::-1].tobytes()
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    about = struct.pack("<IiiHHIIiiII", 40, SIDE, SIDE, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(
+        struct.pack("<2sIHHI", b"BM", 66 + len(pixels), 0, 0, 66) + about + masks + pixels
+    )
+    assert np.abs(seen(tmp_path / "a.bmp") - COLOURS).max() <= 8
+    assert look(tmp_path / "a.bmp").bits_used == 0
+
+
 def test_metadata_are_left_out_but_for_what_the_pixels_need(tmp_path):
     """An orientation and the colours of Adobe's, beside a profile that cannot be read."""
     broken = b"\xff\xe2" + struct.pack(">H", 15) + b"ICC_PROFILE\0\1"
-    pictures = {
-        "turned": (Image.fromarray(HALVES), {"exif": b"Exif\0\0" + exif(TURNED)}),
-        "CMYK": (Image.fromarray(COLOURS).convert("CMYK"), {}),
-    }
-    for image, more in pictures.values():
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=95, **more)
-        content = buffer.getvalue()
+    turned, colours = io.BytesIO(), io.BytesIO()
+    Image.fromarray(HALVES).save(turned, "JPEG", exif=b"Exif\0\0" + exif(TURNED))
+    Image.fromarray(COLOURS).save(colours, "JPEG")
+    adobe = b"\xff\xee\0\x0eAdobe" + bytes(7)  # in place of JFIF's mark: what is kept is RGB
+    for content in (turned.getvalue(), colours.getvalue()[:2] + adobe + colours.getvalue()[20:]):
         (tmp_path / "a.jpg").write_bytes(content)
         expected = seen(tmp_path / "a.jpg")
         (tmp_path / "a.jpg").write_bytes(content[:2] + broken + content[2:])
         with pytest.raises((OSError, IndexError)), Image.open(tmp_path / "a.jpg") as refused:
             refused.load()
         assert np.array_equal(seen(tmp_path / "a.jpg"), expected)
-    turned = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
-    (tmp_path / "a.png").write_bytes(png_with([*CHUNKS["a long profile"], (b"iTXt", turned)]))
+    told = b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'
+    (tmp_path / "a.png").write_bytes(png_with([*CHUNKS["a long profile"], (b"iTXt", told)]))
     assert (look(tmp_path / "a.png").width, look(tmp_path / "a.png").height) == (16, 8)

@@ -330,7 +330,7 @@ WRAPPED = {
             "model": {key: torch.zeros_like(value) for key, value in s.items()},
             "model_ema": {"n_averaged": torch.tensor(3), **prefixed("module.", s)},
         },
-        "its model_ema (not model); names without module.",
+        "its model_ema (not model); names without module.)",
     ),
     "an average of nothing": (
         lambda s: {"state_dict": s, "state_dict_ema": None, "model_ema": {}, "model": "resnet18"},
@@ -529,6 +529,14 @@ def test_a_head_for_other_classes_of_the_same_number_is_left_fresh(tmp_path):
             assert ("trained on other classes (cat, cow, dog); left fresh: fc" in loaded.describe()) == fresh
             assert torch.equal(other.conv1.weight, network.conv1.weight)
             assert not loaded.warnings
+
+
+def test_classes_are_the_same_in_any_unicode_form(tmp_path):
+    """As in a checkpoint of a run on macOS."""
+    network = build_network("ResNet18", 2)
+    content = {"network": network.state_dict(), "normalisation": [[0.5] * 3, [0.25] * 3]}
+    save_checkpoint(tmp_path / "best.pt", {**content, "classes": ["a", "zu\u0308ge"]})
+    assert not load_weights(build_network("ResNet18", 2), tmp_path / "best.pt", ["a", "z\u00fcge"]).fresh
 
 
 def test_of_a_head_for_classes_that_nobody_knows_it_is_said_that_it_is_taken(torchvision_file):
