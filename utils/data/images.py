@@ -193,7 +193,8 @@ def _room(count: int, size: int) -> Pixels:
     # Some versions of torch do not say that it is full, but are killed when they write there.
     if worker is not None and _free_shared_memory() >= worker.num_workers * math.prod(shape):
         with contextlib.suppress(RuntimeError):
-            return torch.empty(shape, dtype=torch.uint8).share_memory_()
+            storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collating does
+            return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
     return np.empty(shape, np.uint8)
 
 
