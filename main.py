@@ -33,10 +33,10 @@ def main(argv: list[str] | None = None) -> int:
                 say_finished(args, folder)
                 return 0
             mode = next((name for name in options.USES if getattr(args, name)), "train")
-            if mode == "train" and not (args.resume or args.overwrite):
-                folder.refuse_another_run()
             if mode != "train":
                 folder.refuse_none()
+            elif not (args.resume or args.overwrite):
+                folder.refuse_another_run()
 
             from learning import run, suspects, use
 

@@ -155,8 +155,8 @@ def summary(found: Inspection, args: Namespace) -> Iterator[tuple[str, str]]:
         small = int((np.minimum(width, height) < args.image_size).sum())
         told = f"all {least}" if least == most else f"{least} to {most}, the middle one {middle}"
         yield "sizes", f"{told} pixels; {small} smaller than --image_size {args.image_size}"
-        if dark := unused_bits(looks):
-            yield "levels", dark
+        if unused := unused_bits(looks):
+            yield "levels", unused
         yield "crop", _crop(found, args.crop)
     unreadable = some(sorted(found.unreadable), 3)
     yield "unread", count(len(found.unreadable), "image") + f": {unreadable}" * bool(unreadable)

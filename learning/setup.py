@@ -32,7 +32,7 @@ from network import NETWORKS, build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
 from utils.data.batches import Batch, Loader, in_order, steps_per_epoch, training_order
 from utils.data.cache import refuse
-from utils.data.copies import Leaks, find_copies, leaks, under_two_labels
+from utils.data.copies import find_copies, misplaced
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, Splitting, find_dataset
@@ -90,15 +90,10 @@ class Parts:
         return steps_per_epoch(len(self.dataset.splits["train"]), self.global_batch)
 
     def tell_copies(self, check: Check) -> None:
-        """Say which images are on two sides of a split, or under two labels, to the byte or nearly."""
-        dataset, device = self.dataset, self.classifier.device
-        copies = find_copies(dataset, self.looks, Path(self.args.cache_dir), device, check)
-        of_test = leaks(copies, dataset, "test", ("train", "val"))
-        _tell_pairs(of_test, dataset, "test image", "trained or validated on", "the accuracy too good")
-        of_val = leaks(copies, dataset, "val", ("train",))
-        _tell_pairs(of_val, dataset, "validation image", "trained on", "the validation accuracy too good")
-        twice = under_two_labels(copies, dataset)
-        _tell_pairs(twice, dataset, "image", "under another label", "one of the two wrong")
+        """Say which images are on two sides of a split, or under two labels."""
+        folder, device = Path(self.args.cache_dir), self.classifier.device
+        for told in misplaced(find_copies(self.dataset, self.looks, folder, device, check), self.dataset):
+            print(f"warning  {told}")
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""
@@ -125,28 +120,6 @@ class Parts:
             },
         )
         return dict(vars(about))
-
-
-def _tell_pairs(found: Leaks, dataset: Dataset, what: str, where: str, effect: str) -> None:
-    """Warn of images that are also `where`, and then of those that look nearly the same as one there."""
-
-    def named(number: int) -> str:
-        return f"{dataset.files[number]} ({dataset.classes[dataset.labels[number]]})"
-
-    for chosen, verbs, means, word in (
-        (found.same, ("is also", "are also"), "makes", "is"),
-        (
-            ~found.same,
-            ("looks nearly the same as one that is", "look nearly the same as others that are"),
-            "may make",
-            "is like",
-        ),
-    ):
-        if number := int(chosen.sum()):
-            pairs = zip(found.leaked[chosen], found.other[chosen], strict=True)
-            told = some((f"{named(a)} {word} {named(b)}" for a, b in pairs), NAMES_SHOWN, "; ")
-            verb = verbs[number > 1]
-            print(f"warning  {count(number, what)} {verb} {where}, which {means} {effect}: {told}")
 
 
 def assemble(
@@ -249,8 +222,8 @@ def find_data(args: Namespace, about: About | None, check: Check) -> FoundData:
         print(f"data     {visible(note)}")
     print(f"data     {visible(dataset.describe())}, {args.image_size} x {args.image_size} pixels")
     print(f"classes  {some(dataset.classes, CLASSES_SHOWN)}")
-    if dark := unused_bits(looks):
-        print(f"warning  {dark}")
+    if unused := unused_bits(looks):
+        print(f"warning  {unused}")
     if skipped:
         told = some(skipped, NAMES_SHOWN, "; ")
         print(f"warning  {count(len(skipped), 'image')} cannot be read, and left out: {told}")

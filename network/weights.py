@@ -6,7 +6,7 @@ they are. The names of timm's other files, of pycls and of EfficientNet-Lite fil
 
 import json
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -78,26 +78,31 @@ def load_weights(network: nn.Module, path: Path, classes: Sequence[str] | None =
     `classes`, where the file says for which it is. Every other difference raises `WeightsError` naming the
     keys, and so do numbers that are not finite.
     """
-    content = read_file(path)
+    content, knows_classes = read_file(path), False
     try:
-        loaded = _translate_and_fill(network, content, path, classes)
+        if {"network", "normalisation"} <= content.keys():
+            loaded, knows_classes = _fill_from_ours(network, content, path, classes)
+        else:
+            loaded = _fill_from_others(network, content, path)
     except (AttributeError, TypeError, IndexError, ValueError) as error:
         raise WeightsError(f"weights file {path} holds something else than tensors by name") from error
-    is_ours = {"network", "normalisation", "classes"} <= content.keys() and content["classes"] is not None
-    return loaded if classes is None or is_ours else _tell_head(network, loaded)
+    return loaded if knows_classes or classes is None else _tell_head(network, loaded)
 
 
-def _translate_and_fill(
+def _fill_from_ours(
     network: nn.Module, content: dict, path: Path, classes: Sequence[str] | None
-) -> LoadedWeights:
-    """Fill the network from the content of a file of one of the known kinds."""
-    if {"network", "normalisation"} <= content.keys():
-        state, normalisation = content["network"], Normalisation.of(content["normalisation"])
-        source, others = f"the checkpoint {path}", content.get("classes")
-        if classes is not None and others is not None and [*map(one_form, others)] != [*classes]:
-            state = {key: value for key, value in state.items() if not key.startswith(f"{network.head}.")}
-            source += f", trained on other classes ({some(others, KEYS_SHOWN)})"
-        return _fill(network, state, source, normalisation)
+) -> tuple[LoadedWeights, bool]:
+    """Fill the network from a checkpoint or export of this project, and say whether it tells its classes."""
+    state, normalisation = content["network"], Normalisation.of(content["normalisation"])
+    source, others = f"the checkpoint {path}", content.get("classes")
+    if classes is not None and others is not None and [*map(one_form, others)] != [*classes]:
+        state = {key: value for key, value in state.items() if not key.startswith(f"{network.head}.")}
+        source += f", trained on other classes ({some(others, KEYS_SHOWN)})"
+    return _fill(network, state, source, normalisation), others is not None
+
+
+def _fill_from_others(network: nn.Module, content: dict, path: Path) -> LoadedWeights:
+    """Fill the network from a file of another project's."""
     state, told = unwrap(content)
     source = f"{path}{f' ({told})' * bool(told)}"
     if PYCLS_MARKS & state.keys():
@@ -317,15 +322,8 @@ def from_lite(state: State, network: nn.Module) -> State:
 
 def _fill(network: nn.Module, state: object, source: str, normalisation: Normalisation) -> LoadedWeights:
     """Copy `state` into `network`, strictly but for a head that is of another size or missing, and norms."""
-    if not isinstance(state, dict) or not all(map(_is_plain, state.values())):
-        others = (
-            [key for key, value in state.items() if not _is_plain(value)] if isinstance(state, dict) else []
-        )
-        raise WeightsError(
-            f"{source} holds no state dict: expected tensors by name, not {some(others, KEYS_SHOWN)}"
-        )
+    state = _tensors(state, source)
     own = {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
-    state = {key: value for key, value in state.items() if not key.endswith(COUNTER)}
     warnings = []
 
     norms = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, EvoNorm))
@@ -348,23 +346,11 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
         left_out = {key for key in state if key.startswith(f"{network.head}.")}  # a head of several layers
         state = {key: value for key, value in state.items() if key not in left_out}
 
-    expected, found = own.keys() - fresh, state.keys() - fresh
-    problems = {
-        "missing": expected - found,
-        "unexpected": found - expected,
-        "of another shape": {key for key in expected & found if own[key].shape != state[key].shape},
-    }
-    if any(problems.values()):
-        text = "; ".join(
-            f"{kind}: {some(sorted(keys), KEYS_SHOWN)}" for kind, keys in problems.items() if keys
-        )
-        raise WeightsError(f"{source} does not fit {type(network).__name__} ({text}); is --model right?")
-    if unusable := [key for key in sorted(expected) if not _is_usable(key, state[key], own[key])]:
-        raise WeightsError(f"{source} holds numbers that no network has: {some(unusable, KEYS_SHOWN)}")
-    if halves := {
-        str(state[key].dtype).removeprefix("torch.") for key in expected if state[key].itemsize < 4
-    }:
-        source += f", of {', '.join(sorted(halves))}"
+    expected = own.keys() - fresh
+    _refuse_differences(network, {key: own[key] for key in expected}, state, state.keys() - fresh, source)
+    low = {str(state[key].dtype).removeprefix("torch.") for key in expected if state[key].itemsize < 4}
+    if low:
+        source += f", of {', '.join(sorted(low))}"
     network.load_state_dict({key: state[key] for key in expected}, strict=False)
     if head <= fresh:
         # All classes alike at first: the gradients of random weights would only disturb the features.
@@ -379,6 +365,32 @@ def _fill(network: nn.Module, state: object, source: str, normalisation: Normali
     return LoadedWeights(
         source, normalisation, len(expected), tuple(sorted(fresh)), tuple(warnings), tuple(sorted(left_out))
     )
+
+
+def _tensors(state: object, source: str) -> State:
+    """The state dict without counters; raises `WeightsError` if there is anything but plain tensors in it."""
+    if not isinstance(state, dict):
+        raise WeightsError(f"{source} holds no state dict: expected tensors by name")
+    if others := [key for key, value in state.items() if not _is_plain(value)]:
+        told = some(others, KEYS_SHOWN)
+        raise WeightsError(f"{source} holds no state dict: expected tensors by name, not {told}")
+    return {key: value for key, value in state.items() if not key.endswith(COUNTER)}
+
+
+def _refuse_differences(network: nn.Module, own: State, state: State, found: Set[str], source: str) -> None:
+    """Raise `WeightsError` unless the tensors `found` in `state` can take the place of our own."""
+    problems = {
+        "missing": own.keys() - found,
+        "unexpected": found - own.keys(),
+        "of another shape": {key for key in own.keys() & found if own[key].shape != state[key].shape},
+    }
+    if any(problems.values()):
+        text = "; ".join(
+            f"{kind}: {some(sorted(keys), KEYS_SHOWN)}" for kind, keys in problems.items() if keys
+        )
+        raise WeightsError(f"{source} does not fit {type(network).__name__} ({text}); is --model right?")
+    if unusable := [key for key in sorted(own) if not _is_usable(key, state[key], own[key])]:
+        raise WeightsError(f"{source} holds numbers that no network has: {some(unusable, KEYS_SHOWN)}")
 
 
 def _is_plain(value: object) -> bool:

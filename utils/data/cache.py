@@ -158,12 +158,9 @@ def remembering(note: Path, check: Callable[[], None]) -> Iterator[Callable[[Cal
             stack.enter_context(_locked(note.with_suffix(".lock"), check))
         except OSError as error:
             forgotten(error)
-            write = _write_nothing
+            yield lambda save: None
+            return
         yield write
-
-
-def _write_nothing(save: Callable[[IO], None]) -> None:
-    """Where nothing can be written."""
 
 
 def _build(

@@ -4,7 +4,7 @@ A copy on both sides of a split makes a test or validation accuracy too good.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,9 @@ from utils.data.cache import remembering, series
 from utils.data.folders import Dataset
 from utils.data.looks import Looks
 from utils.data.near import NEAR_FORMAT, near_pairs
+from utils.text import count, some
 
+PAIRS_SHOWN = 20
 SURELY = 0.97  # a similarity that few different images have
 ALMOST = np.float32(0.9999)  # the most similar that files of different bytes are called
 PAIR = np.dtype([("contents", "<u8", 2), ("similarity", "<f4")])
@@ -88,26 +90,26 @@ class Leaks(NamedTuple):
 
 def leaks(copies: Copies, dataset: Dataset, tested: str, seen: Sequence[str]) -> Leaks:
     """The images of a split that are, or nearly are, images of others, the `seen`, or copies of these."""
-    count, splits = len(dataset.files), dataset.split_names()
+    images, splits = len(dataset.files), dataset.split_names()
     is_seen = np.isin(splits, seen)
 
     def first_seen(groups: np.ndarray) -> np.ndarray:
-        """Of each group the first image that is seen, or `count`."""
-        first = np.full(count, count)
+        """Of each group the first image that is seen, or `images`."""
+        first = np.full(images, images)
         np.minimum.at(first, groups[is_seen], np.flatnonzero(is_seen))
         return first
 
-    same_bytes = joined(copies.images[copies.similarity == 1], np.arange(count))
+    same_bytes = joined(copies.images[copies.similarity == 1], np.arange(images))
     same = first_seen(same_bytes)[same_bytes]
-    groups = copies.groups(np.arange(count))
+    groups = copies.groups(np.arange(images))
     first = first_seen(groups)
     near = first.copy()
     a, b = groups[copies.images].T
     np.minimum.at(near, a, first[b])
     np.minimum.at(near, b, first[a])
     near = near[groups]
-    leaked = np.flatnonzero((splits == tested) & (near < count))
-    is_same = same[leaked] < count
+    leaked = np.flatnonzero((splits == tested) & (near < images))
+    is_same = same[leaked] < images
     return Leaks(leaked, np.where(is_same, same[leaked], near[leaked]), is_same)
 
 
@@ -119,6 +121,33 @@ def under_two_labels(copies: Copies, dataset: Dataset) -> Leaks:
     again, which = np.unique(copies.images[most_alike, 1], return_index=True)
     pairs = most_alike[which]
     return Leaks(again, copies.images[pairs, 0], copies.similarity[pairs] == 1)
+
+
+def misplaced(copies: Copies, dataset: Dataset) -> Iterator[str]:
+    """What to say of images on two sides of a split, or under two labels, to the byte or nearly."""
+    of_test = leaks(copies, dataset, "test", ("train", "val"))
+    yield from _told(of_test, dataset, "test image", "trained or validated on", "the accuracy too good")
+    of_val = leaks(copies, dataset, "val", ("train",))
+    yield from _told(of_val, dataset, "validation image", "trained on", "the validation accuracy too good")
+    twice = under_two_labels(copies, dataset)
+    yield from _told(twice, dataset, "image", "under another label", "one of the two wrong")
+
+
+def _told(found: Leaks, dataset: Dataset, what: str, where: str, effect: str) -> Iterator[str]:
+    """That images are also `where`, and then that some look nearly the same as one there."""
+
+    def named(number: int) -> str:
+        return f"{dataset.files[number]} ({dataset.classes[dataset.labels[number]]})"
+
+    alike = ("looks nearly the same as one that is", "look nearly the same as others that are")
+    for chosen, verbs, means, word in (
+        (found.same, ("is also", "are also"), "makes", "is"),
+        (~found.same, alike, "may make", "is like"),
+    ):
+        if number := int(chosen.sum()):
+            pairs = zip(found.leaked[chosen], found.other[chosen], strict=True)
+            told = some((f"{named(a)} {word} {named(b)}" for a, b in pairs), PAIRS_SHOWN, "; ")
+            yield f"{count(number, what)} {verbs[number > 1]} {where}, which {means} {effect}: {told}"
 
 
 def joined(pairs: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from utils.data.decode import THUMBNAIL_SIDE, Look, UnreadableImage, look
 from utils.data.folders import Dataset
 from utils.text import count
 
-FEW_BITS, RARE = 6, 0.1  # of 8, and of the images that have more
+FEW_BITS, RARE = 6, 0.1  # of the upper 8 bits, and of the images that have more than 8
 KEPT_AT_ONCE = 50_000  # images, after which what is known is written
 FORMAT = 2  # part of every key: raise it when `look` changes
 

@@ -50,9 +50,14 @@ class RunFolder:
         """Whether the run here has come to its end: result.json is the last file it writes."""
         return (self.path / "result.json").exists()
 
+    @property
+    def started(self) -> bool:
+        """Whether there is a run here."""
+        return any((self.path / name).exists() for name in RECORDS)
+
     def refuse_none(self) -> None:
         """Raise `UserError` that names the runs there are, unless one was started here."""
-        if not any((self.path / name).exists() for name in RECORDS):
+        if not self.started:
             found = sorted(
                 path.parent.relative_to(self.directory) for path in self.directory.rglob("args.json")
             )
@@ -64,12 +69,11 @@ class RunFolder:
     def refuse_unfinished(self) -> None:
         """Raise `UserError` unless the run here has come to its end."""
         if not self.finished:
-            self.refuse_none()
             raise UserError(f"{self.path} is not finished; go on with it first, by --resume")
 
     def refuse_another_run(self) -> None:
         """Raise `UserError` if a run was started here, which a new one would destroy."""
-        if any((self.path / name).exists() for name in RECORDS):
+        if self.started:
             raise UserError(
                 f"{self.path} holds a run already; --resume goes on with it, --overwrite replaces it"
             )
