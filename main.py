@@ -6,11 +6,15 @@ runs are answered at once.
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 
 import options
+from utils.console import said_if_slow, say
 from utils.errors import ProgramError, explain
+from utils.run.cores import wait_briefly
 from utils.run.files import read_json
 from utils.run.folder import RunFolder
 from utils.run.records import About, Result
@@ -24,13 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with StopSignal() as stop:
             if args.inspect:
-                from learning.inspection import inspect
-
+                with said_if_slow("loading", "torch"):
+                    from learning.inspection import inspect
                 inspect(args, stop.check)
                 return 0
             folder = RunFolder(args.checkpoint_dir, args.checkpoint_name)
-            if args.resume and folder.finished:
-                say_finished(args, folder)
+            if nothing_left(args, folder):
                 return 0
             mode = next((name for name in options.USES if getattr(args, name)), "train")
             if mode != "train":
@@ -38,10 +41,17 @@ def main(argv: list[str] | None = None) -> int:
             elif not (args.resume or args.overwrite):
                 folder.refuse_another_run()
 
-            from learning import run, suspects, use
+            anew = mode == "train" and not (args.resume and folder.started)
+            data = None
+            if anew:
+                from learning.data import find_data
 
-            modes = {
-                "train": run.train,
+                data = find_data(args, None, stop.check)
+            with said_if_slow("loading", "torch"):
+                from learning import run, suspects, use
+
+            modes: dict[str, Callable[[Namespace, RunFolder, Callable[[], None]], None]] = {
+                "train": partial(run.train, data=data),
                 "evaluate": run.evaluate,
                 "predict": use.predict,
                 "export": use.export,
@@ -64,14 +74,19 @@ def fail(error: ProgramError) -> int:
     return error.exit_code
 
 
-def say_finished(args: Namespace, folder: RunFolder) -> None:
-    """Answer --resume of a run that has nothing left to do."""
+def nothing_left(args: Namespace, folder: RunFolder) -> bool:
+    """Whether --resume has nothing to do here, and if so, say it."""
+    if not (args.resume and folder.finished):
+        return False
     about, result = read_json(folder / "args.json", About), read_json(folder / "result.json", Result)
-    options.with_flags_of_run(args, about.flags, folder.path)
-    print(f"{visible(folder.path)} is finished: test accuracy {result.test_accuracy:.2f} %")
+    if options.with_flags_of_run(args, about.flags, folder.path).epochs > about.flags["epochs"]:
+        return False
+    say("result", f"{folder.path} is finished: test accuracy {result.test_accuracy:.2f} %")
+    return True
 
 
 if __name__ == "__main__":
+    wait_briefly()
     if isinstance(sys.stdout, TextIOWrapper):  # lines are seen when they are printed, on any terminal
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from learning.schedule import SCHEDULES, step_decay
 from learning.tricks import OWN_DEFAULTS, TRICKS
 from utils.errors import UserError
 from utils.flags import Flag, Help, Parser, number, path
@@ -21,6 +22,13 @@ DEMO = {
     "epochs": 10,
     "optimizer": "ADAM",
     "decay_type": "cosine_warmup",
+}
+
+# Flags by another name, chosen by measurements on photographs.
+RECIPES: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "finetune": {"optimizer": "ADAM", "learning_rate": 3e-4, "decay_type": "cosine_warmup", "epochs": 15},
+    "scratch": {"optimizer": "ADAM", "decay_type": "cosine_warmup"},
 }
 
 UNSET = object()
@@ -72,6 +80,14 @@ FLAGS = {
         ),
         Flag("evaluate", False, "test the best weights of a run instead of training", of_run=False),
         Flag("demo", False, "draw a small data set of six kinds of scenes and train on it for a minute"),
+        Flag(
+            "recipe",
+            None,
+            "flags by another name, each of which may be given as well: finetune, for pretrained weights, "
+            "scratch, without any, or baseline, which is none",
+            tuple(RECIPES),
+            of_run=False,
+        ),
         Flag("seed", 42, "all randomness derives from it", number(int, 0, 2**32 - 1), "N"),
         Flag(
             "log_interval",
@@ -273,6 +289,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     given = [name for name, value in vars(args).items() if value is not UNSET]
     if "demo" in given:
         defaults |= DEMO
+    recipe = RECIPES[args.recipe] if "recipe" in given else {}
+    left = [name for name in recipe if name not in given]
+    if "optimizer" in given:  # whose own these are
+        left = [name for name in left if name not in OWN_DEFAULTS["SGD"]]
+    defaults |= {name: recipe[name] for name in left}
+    given += left
     args = argparse.Namespace(
         **{name: value if value is not UNSET else defaults[name] for name, value in vars(args).items()}
     )
@@ -304,9 +326,44 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def recipe(args: argparse.Namespace) -> str:
+    """The flags that --recipe stands for, as far as they hold."""
+    own = RECIPES[args.recipe]
+    flags = [f"--{name} {value}" for name, value in own.items() if getattr(args, name) == value]
+    return f"{args.recipe}: {' '.join(flags) or 'no flags'}"
+
+
 def contradiction(args: argparse.Namespace) -> str | None:
     """What forbids to start a run with flags that are right one by one, or None."""
     return next(filter(None, (trick.contradiction(args) for trick in TRICKS)), None)
+
+
+def unwise(args: argparse.Namespace) -> list[str]:
+    """What is allowed, and likely to go wrong."""
+    return [message for trick in TRICKS for message in trick.unwise(args)]
+
+
+def refuse_unless_longer(args: argparse.Namespace, stored: Mapping[str, Any], run: Path) -> None:
+    """Raise `UserError` unless --resume can make a run with the `stored` flags longer.
+
+    What it comes to then is the run that the flags would have made from the start.
+    """
+    warms_up, decay = SCHEDULES[stored["decay_type"]]
+    wish = f"--epochs {args.epochs}: {run} has {stored['epochs']}"
+    if args.epochs < stored["epochs"]:
+        raise UserError(f"{wish}, and can be made longer only")
+    if decay is not step_decay:
+        raise UserError(
+            f"{wish}, to whose end its learning rate falls by --decay_type {stored['decay_type']}; train "
+            f"anew, or go on from its weights under another name by --pretrained_path {run}/best.pt"
+        )
+    kept = ["milestones", *["warmup_epochs"] * warms_up]
+    if any(getattr(args, name) != stored[name] for name in kept):
+        epochs = " ".join(f"{epoch:g}" for epoch in stored["milestones"])
+        warmup = f" --warmup_epochs {stored['warmup_epochs']:g}" * warms_up
+        raise UserError(
+            f"{wish}, and what scales with them has to stay: give --milestones {epochs}{warmup} too"
+        )
 
 
 def with_flags_of_run(
@@ -317,18 +374,16 @@ def with_flags_of_run(
     Flags in `NOT_OF_THE_RUN`, and those named in `anew`, are taken from the command line where they were
     given there. Any other given flag must repeat what the run has; else `UserError` names those that do not.
     """
-    free = (*NOT_OF_THE_RUN, *anew)
+    free = [*NOT_OF_THE_RUN, *anew]
     defaults = vars(build_parser().parse_args([]))  # of flags that are younger than the run
     stored = {**defaults, **stored}
-    changed = [
-        f"--{name} {getattr(args, name)} (the run has {stored[name]})"
-        for name in args.given
-        if name not in free and getattr(args, name) != stored[name]
-    ]
-    if changed:
-        raise UserError(
-            f"{run} was started with other flags; leave out {', '.join(changed)}, or choose another name"
-        )
+    changed = [name for name in args.given if name not in free and getattr(args, name) != stored[name]]
+    if args.resume and changed == ["epochs"]:
+        refuse_unless_longer(args, stored, run)
+        free.append("epochs")
+    elif changed:
+        named = ", ".join(f"--{name} {getattr(args, name)} (the run has {stored[name]})" for name in changed)
+        raise UserError(f"{run} was started with other flags; leave out {named}, or choose another name")
     ours = {name: getattr(args, name) for name in free if name in args.given}
     actions = {name: getattr(args, name) for name in (*MODES, "overwrite", "output", "explain")}
     return argparse.Namespace(**{**stored, **ours, **actions, "given": args.given})

@@ -58,6 +58,13 @@ class Confusion:
         """The mean of F1 over the classes."""
         return float(np.nanmean(self.f1))
 
+    def most_confused(self, most: int) -> list[tuple[int, int, int]]:
+        """The pairs of classes that are confused most often: true class, prediction, images."""
+        wrong = self.counts * ~np.eye(len(self.counts), dtype=bool)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        pairs = [divmod(int(place), len(wrong)) for place in order]
+        return [(true, taken, int(wrong[true, taken])) for true, taken in pairs if wrong[true, taken]]
+
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):

@@ -43,8 +43,8 @@ def explained(classifier: Classifier, found: Predictions, num_workers: int, chec
     if found.errors:
         paragraphs.append(f"Not shown: {count(len(found.errors), 'image')} that could not be read.")
     cards = "\n".join(_cards(classifier, found, shown, num_workers, check))
-    section = Section("What the network makes of these images", paragraphs)
-    return to_page([section], more=f'<div class="cards">{cards}</div>')
+    more = f'<div class="cards">{cards}</div>'
+    return to_page([Section("What the network makes of these images", paragraphs, more=more)])
 
 
 def _cards(

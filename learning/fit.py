@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from torch import nn
 from tqdm import tqdm
 
 from learning.augment import one_view_each
 from learning.evaluation import Evaluation
 from learning.trainer import Totals, Trainer
+from learning.watch import Watch
+from utils.console import warn
 from utils.data.batches import Batch
 from utils.errors import Interrupted, RunFailed
 from utils.run.device import peak_memory_mb
@@ -43,6 +46,7 @@ class Fit:
         validate: Callable[[nn.Module], Evaluation],
         save: Callable[[str, dict], None],
         log: RunLog,
+        watch: Watch,
         *,
         epochs: int,
         steps_per_epoch: int,
@@ -56,6 +60,7 @@ class Fit:
         self.validate = validate
         self.save = save
         self.log = log
+        self.watch = watch
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.log_interval = log_interval
@@ -90,6 +95,7 @@ class Fit:
         if self.history:
             self.log.write(self.history)  # a kill may have come between the checkpoint and the log
         batches = self.batches_from(self.trainer.step)
+        self._began = time.perf_counter(), self.trainer.step
         try:
             while len(self.history) < self.epochs and not self.out_of_patience:
                 self._train_to_end_of_epoch(batches)
@@ -114,26 +120,36 @@ class Fit:
         )
         totals.start_clock()
         last_save = time.perf_counter()
+        self._speeds: list[float] = []
         for batch in bar:
             if trainer.step == 0:
-                images, _, aspects = (part[:IMAGES_SHOWN] for part in batch)
-                augmented = trainer.augment(images, Draws(trainer.seed, 0), aspects)
-                self.log.images(one_view_each(augmented))
+                images, labels, aspects = (part[:IMAGES_SHOWN] for part in batch)
+                augmented = one_view_each(trainer.augment(images, Draws(trainer.seed, 0), aspects))
+                each = labels.repeat_interleave(len(augmented) // len(labels))
+                self.log.images(augmented, [self.watch.classes[label] for label in each])
             trainer.train_step(*batch)
             if trainer.step % self.log_interval == 0:
-                recent = totals.collect()
+                recent = self._read()
                 bar.set_postfix(loss=f"{recent.loss / recent.images:.3f}", refresh=False)
                 self.log.interval(
                     trainer.step,
                     recent.loss / recent.images,
                     trainer.learning_rate,
                     recent.images / recent.seconds,
+                    float(trainer.gradient_norm),
                 )
             if time.perf_counter() - last_save > self.seconds_between_saves and trainer.step < end:
                 self.save("last.pt", self.state_dict())
                 totals.start_clock()
                 last_save = time.perf_counter()
-        totals.collect()
+        self._read()
+
+    def _read(self) -> Totals:
+        """The totals since the last reading, whose speed is noted."""
+        recent = self.trainer.totals.collect()
+        if recent.images:
+            self._speeds.append(recent.images / recent.seconds)
+        return recent
 
     def _finish_epoch(self) -> None:
         totals = self.trainer.totals
@@ -152,11 +168,14 @@ class Fit:
                     f"the validation loss of epoch {row['epoch']} is {validation.loss}: try a smaller "
                     "--learning_rate, a warm-up, or fp32"
                 )
+            if not prefix:
+                confusion = validation.confusion
             for figure in ("loss", *self.accuracies):
                 row[f"{prefix}val_{figure}"] = getattr(validation, figure)
         row |= {
             "seconds": totals.seconds,
-            "images_per_second": totals.images / totals.seconds,
+            # The median over the readings: a neighbour's load for a moment does not count.
+            "images_per_second": float(np.median(self._speeds or [totals.images / totals.seconds])),
             "peak_memory_mb": peak_memory_mb(self.trainer.device),
         }
         self.history.append(row)
@@ -172,7 +191,17 @@ class Fit:
             }
             self.save("best.pt", {**self._place(), "network": networks[better].state_dict()})
         self.save("last.pt", self.state_dict())
-        self.log.epoch(self.history, self.trainer.step, improved)
+        self.log.epoch(self.history, self.trainer.step, better if improved else None, self._seconds_left())
+        for words in self.watch.warnings(self.history, confusion):
+            warn(words)
+
+    def _seconds_left(self) -> float:
+        """How long the rest of the run takes at the speed so far, validation included."""
+        began, first_step = self._began
+        steps, seconds = self.trainer.step - first_step, time.perf_counter() - began
+        if not steps:  # it goes on from the end of an epoch, which was trained before
+            steps, seconds = self.steps_per_epoch, self.history[-1]["seconds"]
+        return seconds / steps * (self.epochs * self.steps_per_epoch - self.trainer.step)
 
     def _rank(self, figures: dict, prefix: str = "") -> tuple[float, ...]:
         """What the best has most of: balanced accuracy, where that counts, and then plain accuracy."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from learning.classifier import frame_of
-from learning.setup import find_and_look
+from learning.data import find_and_look
+from utils.console import say
 from utils.data.copies import Copies, find_copies
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
@@ -19,7 +20,7 @@ from utils.errors import UserError
 from utils.page import Section, pixels_as_image, text, to_page
 from utils.run.device import choose_device
 from utils.run.files import replacing
-from utils.text import cell, count, some, visible
+from utils.text import cell, count, some
 
 PAGE, TABLE = "inspection.html", "inspection.csv"
 COLUMNS = (
@@ -82,8 +83,8 @@ def inspect(args: Namespace, check: Callable[[], None]) -> None:
     with replacing(place / PAGE, "w", encoding="utf-8") as html:
         html.write(page(found, [f"{title}: {words}" for title, words in told], check))
     for title, words in told:
-        print(f"{title:<8} {visible(words)}")
-    print(f"written to {visible(place)}: {PAGE}, {TABLE}")
+        say(title, words)
+    say("written", f"{place}: {PAGE}, {TABLE}")
 
 
 def examine(args: Namespace, check: Callable[[], None]) -> Inspection:
@@ -223,10 +224,9 @@ def page(found: Inspection, lines: list[str], check: Callable[[], None]) -> str:
         else f"Pairs with two labels come first, then those across splits; {len(shown)} of "
         f"{len(order)} are shown, and all are in {TABLE}. Nothing was deleted."
     )
-    body = [f"<h2>Images that are there more than once</h2><p>{text(told)}</p>"]
-    body.append(f'<div class="cards">{pairs}</div>')
-    body += _classes(found, check)
-    return to_page(sections, more="\n".join(body))
+    cards = f'<div class="cards">{pairs}</div>'
+    sections.append(Section("Images that are there more than once", [told], more=cards))
+    return to_page([*sections, *_classes(found, check)])
 
 
 def _pair(found: Inspection, pair: int, splits: np.ndarray) -> str:
@@ -247,7 +247,7 @@ def _pair(found: Inspection, pair: int, splits: np.ndarray) -> str:
     return f'<article><div class="pair">{pictures}</div><h3>{text(", ".join(marks))}</h3>{names}</article>'
 
 
-def _classes(found: Inspection, check: Callable[[], None]) -> Iterator[str]:
+def _classes(found: Inspection, check: Callable[[], None]) -> Iterator[Section]:
     """Some images of each class, from all over it."""
     dataset = found.dataset
     most = max(1, min(MOST_OF_A_CLASS, IMAGES_SHOWN // len(dataset.classes)))
@@ -259,8 +259,8 @@ def _classes(found: Inspection, check: Callable[[], None]) -> Iterator[str]:
             f'<li>{image_of(dataset, number, SIDE)}<div class="path">{text(dataset.files[number])}</div></li>'
             for number in shown.tolist()
         )
-        yield f"<h2>{text(name)}: {len(shown)} of {len(numbers)} images</h2>"
-        yield f'<ul class="errors">{items}</ul>'
+        title = f"{name}: {len(shown)} of {len(numbers)} images"
+        yield Section(title, more=f'<ul class="errors">{items}</ul>')
 
 
 def image_of(dataset: Dataset, number: int, side: int) -> str:

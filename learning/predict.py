@@ -1,7 +1,7 @@
 """New images: the class of each as a row of a CSV file, and what there is to say of all of them."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
@@ -11,11 +11,12 @@ from tqdm import tqdm
 from learning.calibration import SHARES, accepted
 from learning.classifier import Classifier
 from learning.evaluation import Confusion, at_temperature
-from learning.results import class_lines, nine_digits, probability_columns
+from learning.results import nine_digits, probability_columns, say_classes
+from utils.console import say, show, show_table, warn
 from utils.data.batches import Loader, in_order
 from utils.data.images import DecodedImages
 from utils.data.loose import LooseImages
-from utils.text import cell, count, markdown_table, visible
+from utils.text import cell, count, some, visible
 
 UNREADABLE = -1  # in the place of a class
 ONE_BY_ONE = 20  # images
@@ -111,44 +112,42 @@ def classify(
     return Predictions(images, predictions, confidences, source.unreadable, threshold)
 
 
-def summary(found: Predictions, classifier: Classifier) -> Iterator[str]:
-    """What there is to say of the predictions, for the console."""
+def say_predictions(found: Predictions, classifier: Classifier) -> None:
+    """Say what there is to say of the predictions, on the console."""
     images, classes = found.images, classifier.classes
     if found.errors:
-        some = [f"{visible(images.names[n])} ({visible(found.errors[n])})" for n in list(found.errors)[:3]]
-        more = f" and {len(found.errors) - 3} more" if len(found.errors) > 3 else ""
-        yield f"warning  cannot be read: {count(len(found.errors), 'image')}, {'; '.join(some)}{more}"
+        reasons = some((f"{images.names[n]} ({found.errors[n]})" for n in found.errors), 3, "; ")
+        warn(f"cannot be read: {count(len(found.errors), 'image')}, {reasons}")
     read = found.from_uncertain
     counts = np.bincount(found.predictions[read], minlength=len(classes))
     most = [label for label in np.argsort(-counts, kind="stable")[:CLASSES_SHOWN] if counts[label]]
-    rows = [[visible(classes[label]), str(counts[label])] for label in most]
-    if rows:
-        left = int(np.count_nonzero(counts)) - len(most)
-        yield f"\n{markdown_table(['predicted class', 'images'], rows)}" + f"\nand {left} more" * (left > 0)
+    if most:
+        show("")
+        show_table(["predicted class", "images"], [[classes[label], str(counts[label])] for label in most])
+        if left := int(np.count_nonzero(counts)) - len(most):
+            show(f"and {left} more")
     one_by_one = len(images.paths) <= ONE_BY_ONE
     shown = np.sort(read) if one_by_one else read[:LEAST_CERTAIN]
     rows = [
-        [
-            f"{100 * found.confidences[n]:.1f}",
-            visible(classes[found.predictions[n]]),
-            visible(images.names[n]),
-        ]
-        for n in shown
+        [f"{100 * found.confidences[n]:.1f}", classes[found.predictions[n]], images.names[n]] for n in shown
     ]
     if rows:
-        title = "image" if one_by_one else "least certain"
-        yield f"\n{markdown_table(['confidence, %', 'prediction', title], rows)}"
+        show("")
+        show_table(["confidence, %", "prediction", "image" if one_by_one else "least certain"], rows)
     if len(found.labelled):
         confusion = found.confusion(len(classes))
-        yield f"\n{class_lines(confusion, classes)}"
+        say_classes(confusion, classes)
         known = count(len(found.labelled), "image")
-        yield f"accuracy {confusion.accuracy:.2f} % of {known} in folders of their class"
+        say("result", f"accuracy {confusion.accuracy:.2f} % of {known} in folders of their class")
+    else:
+        show("")
     if surest := threshold_of(classifier):
         key, threshold = surest
         below = int((~accepted(found.confidences[read], threshold)).sum())
-        yield (
-            f"uncertain: {below} of {len(read)} predictions, below {100 * threshold:g} % confidence, from\n"
-            f"which on {key} % of the validation images are right"
+        say(
+            "unsure",
+            f"{below} of {len(read)} predictions, below {100 * threshold:g} % confidence, from which on "
+            f"{key} % of the validation images are right",
         )
     else:
-        yield "uncertain: none is marked, since the validation images show no threshold"
+        say("unsure", "none is marked, since the validation images show no threshold")

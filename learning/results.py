@@ -11,16 +11,20 @@ import numpy as np
 
 from learning.calibration import SHARES, Calibration, accepted, at_limit, calibration_error, too_few
 from learning.evaluation import Confusion, Evaluation
+from learning.run_page import MANY_CLASSES, class_section, class_table, error_section, run_page
+from utils.console import say, show, show_table
 from utils.data.folders import Dataset
+from utils.page import Picture
 from utils.run import pictures
 from utils.run.files import replacing, write_json
 from utils.run.folder import RunFolder
 from utils.run.records import Result, as_content
-from utils.text import cell, markdown_table, visible
+from utils.text import cell, visible
 
 PROBABILITY = "probability_"
 SMALLEST = 1e-300  # that is written, whose logarithm is finite
-MANY_CLASSES = 20  # above them the first five guesses are counted too, and not every class is printed
+PAGE = "run.html"
+PAIRS_SHOWN = 3
 
 
 def write_results(
@@ -32,28 +36,18 @@ def write_results(
     test: Evaluation,
     test_last: Evaluation,
     calibration: Calibration,
-) -> None:
+    in_effect: Mapping[str, str],
+    crop: bool,
+) -> Result:
     """Write what a run came to, and result.json last, since it says that all else is there.
 
     `skipped` names the images that could not be read, `history` has the rows of log.csv, `best` says which
     weights were best on the validation images, `test` is the evaluation of those and `test_last` that of
-    the last epoch's. The calibration is that of the best weights.
+    the last epoch's. The calibration is that of the best weights, `in_effect` tells the
+    tricks, and with `crop` the network sees middle squares of images.
     """
     files = [dataset.files[index] for index in dataset.splits["test"]]
     write_predictions(folder / "predictions.csv", files, dataset.classes, test, calibration.temperature)
-    pictures.learning_curve(folder / "learning_curve.png", history, best, str(folder.path))
-    title = f"{folder.path}: test accuracy {test.accuracy:.2f} %"
-    pictures.confusion_matrix(folder / "confusion_matrix.png", test.confusion.counts, dataset.classes, title)
-    calibrated = test.at(calibration.temperature)
-    pictures.reliability(
-        folder / "reliability.png",
-        {
-            "as trained": (test.confidences, test.correct),
-            f"at temperature {calibration.temperature:.3g}": (calibrated.confidences, calibrated.correct),
-        },
-        str(folder.path),
-    )
-
     sizes = dataset.sizes()
     seconds = sum(row["seconds"] for row in history)
     result = Result(
@@ -63,22 +57,65 @@ def write_results(
         **test_figures(test, dataset.classes, calibration),
         test_accuracy_last=test_last.accuracy,
         train_seconds=seconds,
-        images_per_second=len(history) * sizes["train"] / seconds,
+        images_per_second=float(np.median([row["images_per_second"] for row in history])),
         split_sizes=sizes,
         skipped_images=len(skipped),
     )
+    calibrated = test.at(calibration.temperature)
+    curve = Picture(
+        "learning_curve",
+        "Loss and accuracy of each epoch",
+        pictures.learning_curve(history, best, str(folder.path)),
+    )
+    confidences = {
+        "as trained": (test.confidences, test.correct),
+        f"at temperature {calibration.temperature:.3g}": (calibrated.confidences, calibrated.correct),
+    }
+    reliability = Picture(
+        "reliability",
+        "How many predictions of each confidence are right",
+        pictures.reliability(confidences, str(folder.path)),
+    )
+    title = f"{folder.path}: test accuracy {test.accuracy:.2f} %"
+    by_class = class_section(test.confusion, dataset.classes, title)
+    for picture in (curve, reliability, *by_class.pictures):
+        pictures.save(picture.figure, folder / f"{picture.name}.png")
+    seen = (test.labels, test.predictions, calibrated.confidences)
+    page = run_page(
+        str(folder.path),
+        [result_words(result), dataset.describe()],
+        (curve, reliability),
+        by_class,
+        error_section(dataset.root, crop, files, dataset.classes, *seen),
+        [words for _, words in calibration_lines(result)],
+        in_effect,
+    )
+    with replacing(folder / PAGE, "w", encoding="utf-8") as file:
+        file.write(page)
     write_json(folder / "result.json", as_content(result))
-    average = ", average" if best["weights"] == "ema" else ""
-    balanced = f" (balanced {test.balanced_accuracy:.2f} %)" if "val_balanced_accuracy" in best else ""
-    top = f"top-5 accuracy {result.top5_accuracy:.2f} %\n" if result.top5_accuracy is not None else ""
-    print(f"\n{class_lines(test.confusion, dataset.classes)}\n{top}")
-    for line in calibration_lines(result, sizes["val"]):
-        print(line)
-    print(
-        f"test accuracy {test.accuracy:.2f} %{balanced} with the best weights "
-        f"(epoch {best['epoch']}{average}), {test_last.accuracy:.2f} % with the last\n"
-        f"results in {visible(folder.path)}: result.json, predictions.csv,\n"
-        "learning_curve.png, confusion_matrix.png, reliability.png"
+    say_result(result, test.confusion, dataset.classes, folder)
+    return result
+
+
+def say_result(result: Result, confusion: Confusion, classes: Sequence[str], folder: RunFolder) -> None:
+    """Say what a run came to, on the console: the worst class first, the figure of all, and what is next."""
+    say_classes(confusion, classes)
+    for label, words in calibration_lines(result):
+        say(label, words)
+    say("result", result_words(result))
+    say("files", f"in {folder.path}: {PAGE}, result.json, predictions.csv, log.csv, best.pt and pictures")
+    show(f"{'next':<9}python main.py {visible(folder.flags)} --predict PHOTOS")
+
+
+def result_words(result: Result) -> str:
+    """What a run came to, in words."""
+    average = ", average" if result.best_weights == "ema" else ""
+    figures = [f"macro-F1 {result.macro_f1:.2f} %", f"balanced {result.test_balanced_accuracy:.2f} %"]
+    if result.top5_accuracy is not None:
+        figures.append(f"top-5 {result.top5_accuracy:.2f} %")
+    return (
+        f"test accuracy {result.test_accuracy:.2f} % with the best weights (epoch {result.best_epoch}"
+        f"{average}), {result.test_accuracy_last:.2f} % with the last; {', '.join(figures)}"
     )
 
 
@@ -120,43 +157,35 @@ def _accepted(calibrated: Evaluation, threshold: float) -> dict[str, float | Non
     return {"threshold": threshold, "accepted": 100 * float(sure.mean()), "accuracy": right}
 
 
-def calibration_lines(result: Result, validation_images: int) -> Iterator[str]:
-    """What a result says of its confidences, for the console."""
+def calibration_lines(result: Result) -> Iterator[tuple[str, str]]:
+    """What a result says of its confidences, under labels."""
     temperature = result.temperature or 1.0
     yield (
-        f"confidence  off by {result.calibration_error_uncalibrated:.2f} points as trained, by "
-        f"{result.calibration_error:.2f} at temperature {temperature:.3g}{at_limit(temperature)}"
+        "sureness",
+        f"confidences are off by {result.calibration_error_uncalibrated:.2f} points as trained, by "
+        f"{result.calibration_error:.2f} at temperature {temperature:.3g}{at_limit(temperature)}",
     )
     for key, found in (result.accept or {}).items():
         if found:
             right = "" if found["accuracy"] is None else f", {found['accuracy']:.2f} % right"
             some = f"{found['accepted']:.1f} % of the test images"
-            yield f"accept      {key} % are right from {found['threshold']:g} on: {some}{right}"
+            yield "accept", f"{key} % are right from {found['threshold']:g} on: {some}{right}"
         else:
-            few = too_few(validation_images, SHARES[key])
-            yield f"accept      {key} %: too {'few' if few else 'many wrong'} validation images"
+            few = too_few((result.split_sizes or {})["val"], SHARES[key])
+            yield "accept", f"{key} %: too {'few' if few else 'many wrong'} validation images"
 
 
-def class_table(confusion: Confusion, classes: Sequence[str]) -> tuple[list[str], list[list[str]], str]:
-    """The figures of each class that has images, the worst first: columns, rows and, in words, the rest."""
-    columns = (confusion.precision, confusion.recall, confusion.f1)
-    shown = [label for label in np.argsort(confusion.f1, kind="stable") if confusion.sizes[label]]
-    rows = [
-        [classes[label], str(confusion.sizes[label]), *(_percent(each[label]) for each in columns)]
-        for label in shown[:MANY_CLASSES]
-    ]
-    more = f"; the {MANY_CLASSES} worst of {len(shown)} classes" if len(shown) > MANY_CLASSES else ""
-    return ["class", "images", "precision, %", "recall, %", "F1, %"], rows, more
-
-
-def class_lines(confusion: Confusion, classes: Sequence[str]) -> str:
-    """The same for the console."""
-    columns, rows, more = class_table(confusion, list(map(visible, classes)))
-    return f"{markdown_table(columns, rows)}\nmacro-F1 {confusion.macro_f1:.2f} %{more}"
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.2f}"
+def say_classes(confusion: Confusion, classes: Sequence[str]) -> None:
+    """The same on the console, with the pairs of classes that are confused most."""
+    columns, rows, more = class_table(confusion, classes)
+    show("")
+    show_table(columns, rows)
+    show("")
+    if more:
+        say("classes", more.removeprefix("; "))
+    if pairs := confusion.most_confused(PAIRS_SHOWN):
+        words = [f"{classes[true]} taken for {classes[taken]} {number}" for true, taken, number in pairs]
+        say("confused", ", ".join(words))
 
 
 def write_predictions(

@@ -1,8 +1,7 @@
 """A run from its flags to its results: train, or test again what was trained."""
 
-import shlex
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,13 +10,13 @@ import options
 from learning import tricks
 from learning.calibration import Calibration
 from learning.classifier import Classifier
+from learning.data import Check, FoundData, find_data
+from learning.fit import Fit
 from learning.results import test_figures, write_results
 from learning.setup import (
-    Check,
-    FoundData,
+    Parts,
     assemble,
     evaluated,
-    find_data,
     make_fit,
     make_trainer,
     open_loader,
@@ -25,17 +24,18 @@ from learning.setup import (
     prepare_device,
     say_network,
 )
+from utils.console import say, warn
 from utils.data.batches import Loader
 from utils.data.folders import Dataset
 from utils.errors import Interrupted, UserError
+from utils.flags import run_flags
 from utils.run.checkpoint import explained_contents, load_checkpoint, refuse_older, save_checkpoint
 from utils.run.device import choose_device
 from utils.run.failures import explained_failures
 from utils.run.files import write_json
 from utils.run.folder import RunFolder
 from utils.run.log import RunLog
-from utils.run.records import Progress, Weights
-from utils.text import visible
+from utils.run.records import Progress, Result, Weights
 
 
 def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | None = None) -> None:
@@ -50,8 +50,14 @@ def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | No
         progress = load_checkpoint(folder / "last.pt", Progress)
         refuse_older(progress, folder / "last.pt")
         args = options.with_flags_of_run(args, progress.flags, folder.path)
-    elif problem := options.contradiction(args):
-        raise UserError(problem)
+    else:
+        if problem := options.contradiction(args):
+            raise UserError(problem)
+        if args.recipe:
+            say("recipe", options.recipe(args))
+        for words in options.unwise(args):
+            warn(words)
+    before = progress.flags["epochs"] if progress else args.epochs
     with explained_failures(args.batch_size):
         parts = assemble(args, progress, check, data)
         if progress is None:
@@ -69,28 +75,47 @@ def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | No
             with RunLog(folder.path, args.epochs, progress.step if progress else None) as log:
                 fit = make_fit(parts, trainer, folder, log)
                 in_effect = tricks.in_effect(tricks.Built(fit, len(parts.classifier.views)))
-                print(tricks.lines(in_effect))
+                for number, (name, strength) in enumerate(in_effect.items()):
+                    say("" if number else "tricks", f"{name}: {strength}")
                 if progress:
                     with explained_contents(folder / "last.pt"):
                         fit.load_state_dict(vars(progress))
-                else:
+                if args.epochs > before:
+                    say("epochs", f"{before} become {args.epochs}")
+                    (folder / "result.json").unlink(missing_ok=True)
+                    fit.save("last.pt", fit.state_dict())  # so that --resume alone goes on to the new end
+                if args.epochs > before or not progress:
                     write_json(folder / "args.json", {**parts.about(), "tricks": in_effect})
                 fit.run()
-            network = parts.classifier.network
-            last = parts.evaluate(network, "test")
-            best = load_checkpoint(folder / "best.pt", Weights)
-            with explained_contents(folder / "best.pt"):
-                network.load_state_dict(best.network)
-            calibration = Calibration.of(parts.evaluate(network, "val"))
-            save_checkpoint(folder / "best.pt", {**vars(best), **vars(calibration)})
-            test = parts.evaluate(network, "test")
-            write_results(
-                folder, parts.dataset, parts.skipped, fit.history, best.best or {}, test, last, calibration
-            )
+                result = finish(parts, folder, fit, in_effect)
+                log.result(run_flags(args), result)
         except Interrupted as stopped:
-            run = ["--checkpoint_dir", args.checkpoint_dir, "--checkpoint_name", args.checkpoint_name]
-            advice = f"go on with: python main.py {shlex.join(run)} --resume"
+            advice = f"go on with: python main.py {folder.flags} --resume"
             raise Interrupted(stopped.signal_number, advice) from None
+
+
+def finish(parts: Parts, folder: RunFolder, fit: Fit, in_effect: Mapping[str, str]) -> Result:
+    """Test the last weights and the best, calibrate these, and write what the run came to."""
+    network = parts.classifier.network
+    last = parts.evaluate(network, "test")
+    best = load_checkpoint(folder / "best.pt", Weights)
+    with explained_contents(folder / "best.pt"):
+        network.load_state_dict(best.network)
+    calibration = Calibration.of(parts.evaluate(network, "val"))
+    save_checkpoint(folder / "best.pt", {**vars(best), **vars(calibration)})
+    test = parts.evaluate(network, "test")
+    return write_results(
+        folder,
+        parts.dataset,
+        parts.skipped,
+        fit.history,
+        best.best or {},
+        test,
+        last,
+        calibration,
+        in_effect,
+        parts.classifier.frame.crop,
+    )
 
 
 def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
@@ -106,7 +131,7 @@ def evaluate(args: Namespace, folder: RunFolder, check: Check) -> None:
         test = classifier.evaluate(evaluated(loader, dataset, "test", args))
     folder.note_made(folder / "evaluation.json")
     write_json(folder / "evaluation.json", test_figures(test, dataset.classes, classifier.calibration))
-    print(f"test accuracy {test.accuracy:.2f} % with the weights of epoch {weights.epoch}")
+    say("result", f"test accuracy {test.accuracy:.2f} % with the weights of epoch {weights.epoch}")
 
 
 def open_run(args: Namespace, folder: RunFolder, anew: Sequence[str] = ()) -> tuple[Namespace, Weights]:
@@ -133,7 +158,5 @@ def calibrate(
 ) -> None:
     """Give the classifier its calibration where the run has none: before its end, or of an older version."""
     if weights.temperature is None:
-        print(
-            f"warning  {visible(folder.path)} has no temperature; it is fitted now, on the validation images"
-        )
+        warn(f"{folder.path} has no temperature; it is fitted now, on the validation images")
         classifier.calibration = Calibration.of(classifier.evaluate(evaluated(loader, dataset, "val", args)))

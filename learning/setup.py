@@ -2,9 +2,8 @@
 
 import hashlib
 import platform
-import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from learning.augmix import AugMix
 from learning.classifier import Classifier, frame_of
 from learning.criterion import Criterion, Loss
 from learning.crop import CenterCrop, RandomResizedCrop
+from learning.data import Check, FoundData, changed, find_data
 from learning.evaluation import Evaluation
 from learning.fit import Fit
 from learning.loss import BinaryCrossEntropy, CrossEntropy, FocalLoss, balanced_class_weights
@@ -28,16 +28,16 @@ from learning.randaugment import RandAugment, TrivialAugment
 from learning.schedule import Schedule
 from learning.teacher import Teacher
 from learning.trainer import Trainer
+from learning.watch import Watch
 from network import NETWORKS, build_network, load_weights
 from network.weights import IMAGENET, Normalisation, load_torchvision_weights
+from utils.console import say, warn
 from utils.data.batches import Batch, Loader, in_order, steps_per_epoch, training_order
-from utils.data.cache import refuse
 from utils.data.copies import find_copies, misplaced
 from utils.data.decode import Frame
-from utils.data.demo import draw_demo
-from utils.data.folders import Dataset, Splitting, find_dataset
+from utils.data.folders import Dataset
 from utils.data.images import open_images
-from utils.data.looks import Looks, look_at, unused_bits
+from utils.data.looks import Looks
 from utils.errors import UserError
 from utils.flags import run_flags
 from utils.run.checkpoint import explained_contents, load_checkpoint, save_checkpoint
@@ -54,14 +54,8 @@ from utils.run.folder import RunFolder
 from utils.run.log import RunLog
 from utils.run.randomness import torch_seed
 from utils.run.records import About, Progress, Weights
-from utils.text import count, one_form, some, visible
-
-Check = Callable[[], None]
-FoundData = tuple[Dataset, Looks, list[str]]  # with the images that cannot be read and are left out
 
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
-NAMES_SHOWN = 20
-CLASSES_SHOWN = 6
 # Images that --crop random draws from are stored so much larger, so that small parts have pixels enough.
 FRAME_FACTOR = 2
 
@@ -93,7 +87,7 @@ class Parts:
         """Say which images are on two sides of a split, or under two labels."""
         folder, device = Path(self.args.cache_dir), self.classifier.device
         for told in misplaced(find_copies(self.dataset, self.looks, folder, device, check), self.dataset):
-            print(f"warning  {told}")
+            warn(told)
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split."""
@@ -163,7 +157,7 @@ def assemble(
     if args.crop == "random":
         pool = dataset.training_images()
         frame = Frame(args.frame_size or FRAME_FACTOR * args.image_size, fine=True)
-        print(f"crops    from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels")
+        say("crops", f"from {len(pool.files)} images squeezed to {frame.size} x {frame.size} pixels")
         images = open_images(pool, frame, args.cache, Path(args.cache_dir), args.num_workers, check)
         known = looks.of(slice(dataset.pool))
         aspects = known["width"] / known["height"]
@@ -174,7 +168,7 @@ def assemble(
 def prepare_device(args: Namespace, device: torch.device, precision: str, memory_format: str) -> None:
     """Set torch's switches for the run, and say what it computes on and how."""
     configure(device, precision, args.deterministic)
-    print(f"device   {describe(device)}; {precision}, {memory_format}")
+    say("device", f"{describe(device)}; {precision}, {memory_format}")
 
 
 def open_loader(args: Namespace, dataset: Dataset, classifier: Classifier, check: Check) -> Loader:
@@ -187,56 +181,6 @@ def evaluated(loader: Loader, dataset: Dataset, split: str, args: Namespace) -> 
     """The batches of a split that a network is evaluated on."""
     # Nothing is kept for a backward pass, so twice as many images surely fit.
     return loader(in_order(dataset.splits[split], 2 * args.batch_size))
-
-
-def find_and_look(args: Namespace, check: Check) -> tuple[Dataset, Looks]:
-    """The data set of the flags, drawn first if it is the demo's, and what is known of its images."""
-    root = Path(args.data_dir)
-    if args.demo:
-        draw_demo(root, check)
-    dataset = find_dataset(root, args.seed, how=Splitting.of(args))
-    return dataset, look_at(dataset, Path(args.cache_dir), check)
-
-
-def find_data(args: Namespace, about: About | None, check: Check) -> FoundData:
-    """The data set of the flags, what is known of its images, and the names of those left out.
-
-    It must have the classes of the run that it is found for. Raises `UserError` naming images that cannot be
-    read, which --skip_corrupt leaves out.
-    """
-    root = Path(args.data_dir)
-    dataset, looks = find_and_look(args, check)
-    classes = len(dataset.classes)
-    if args.num_classes not in (None, classes):
-        raise UserError(
-            f"--num_classes {args.num_classes}: {root} holds {classes} classes; leave the flag out"
-        )
-    if about and list(dataset.classes) != [*map(one_form, about.classes)]:
-        raise UserError(f"{root} holds other classes than the run was trained on; check --data_dir")
-    skipped = sorted(looks.unreadable)
-    if skipped and args.skip_corrupt:
-        dataset = find_dataset(root, args.seed, looks.unreadable, Splitting.of(args))
-        looks = look_at(dataset, Path(args.cache_dir), check)
-    refuse(looks.unreadable, len(dataset.files))
-    for note in dataset.notes:
-        print(f"data     {visible(note)}")
-    print(f"data     {visible(dataset.describe())}, {args.image_size} x {args.image_size} pixels")
-    print(f"classes  {some(dataset.classes, CLASSES_SHOWN)}")
-    if unused := unused_bits(looks):
-        print(f"warning  {unused}")
-    if skipped:
-        told = some(skipped, NAMES_SHOWN, "; ")
-        print(f"warning  {count(len(skipped), 'image')} cannot be read, and left out: {told}")
-    if about and not isinstance(about, Progress) and dataset.identity() != about.images:
-        print(
-            f"warning  {visible(changed(args))}: it may have been trained on images that it is tested on now"
-        )
-    return dataset, looks, skipped
-
-
-def changed(args: Namespace) -> str:
-    """What to say of images that are not those that a run started with."""
-    return f"the images in {args.data_dir}, or what is told of them, changed since the run started"
 
 
 def make_network(
@@ -262,7 +206,7 @@ def make_network(
             loaded = load_torchvision_weights(network, args.model, args.pretrained)
         source, normalisation = loaded.describe(), loaded.normalisation
         for warning in loaded.warnings:
-            print(f"main.py: warning: {visible(warning)}", file=sys.stderr)
+            warn(warning)
     else:
         source, normalisation = "from scratch", IMAGENET
     say_network(args.model, network, source)
@@ -272,7 +216,7 @@ def make_network(
 def say_network(model: str, network: nn.Module, source: str) -> None:
     """Say what is trained or evaluated, and where its weights come from."""
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    print(f"network  {model}, {millions:.2f} M parameters; {visible(source)}")
+    say("network", f"{model}, {millions:.2f} M parameters; {source}")
 
 
 def place_of(weights: Weights) -> str:
@@ -372,6 +316,7 @@ def make_trainer(parts: Parts) -> Trainer:
         freeze_steps=args.freeze_epochs * parts.steps_per_epoch,
         ema_decay=args.ema,
         sam_rho=args.sam,
+        norm_interval=args.log_interval,
         compiled=args.compile,
     )
 
@@ -392,6 +337,7 @@ def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, log: RunLog) -> 
         validate=partial(parts.evaluate, split="val"),
         save=lambda name, state: save_checkpoint(folder / name, {**about, **state}),
         log=log,
+        watch=Watch(args.epochs, parts.dataset.classes),
         epochs=args.epochs,
         steps_per_epoch=parts.steps_per_epoch,
         log_interval=args.log_interval,

@@ -11,9 +11,11 @@ import numpy as np
 
 import options
 from learning.confident import Suspects, suspects
+from learning.data import Check, FoundData, changed, find_data
 from learning.inspection import image_of
 from learning.run import calibrate, open_classifier, open_run, train
-from learning.setup import Check, FoundData, changed, evaluated, find_data, open_loader, prepare_device
+from learning.setup import evaluated, open_loader, prepare_device
+from utils.console import say, show, warn
 from utils.data.copies import find_copies
 from utils.data.folders import Dataset, folds
 from utils.errors import Interrupted, UserError
@@ -24,7 +26,7 @@ from utils.run.failures import explained_failures
 from utils.run.files import replacing
 from utils.run.folder import FOLDS, RunFolder
 from utils.run.records import Weights
-from utils.text import cell, count, visible
+from utils.text import cell, count
 
 PAGE, TABLE = "suspects.html", "suspects.csv"
 COLUMNS = (
@@ -71,7 +73,8 @@ def find(args: Namespace, folder: RunFolder, check: Check) -> None:
         with replacing(folder / PAGE, "w", encoding="utf-8") as html:
             html.write(_page(dataset, found, probabilities, told, check))
         shutil.rmtree(folder / FOLDS, ignore_errors=True)
-    print(f"{told}\nwritten to {visible(folder.path)}: {PAGE}, {TABLE}")
+    say("result", told)
+    say("written", f"{folder.path}: {PAGE}, {TABLE}")
 
 
 def _predicted(
@@ -105,13 +108,14 @@ def _by_folds(
     parts = list(folds(dataset, args.folds, args.seed, args.val_fraction))
     given = [name for name in args.given if name in options.NOT_OF_THE_RUN]
     if args.pretrained_path:
-        start = visible(args.pretrained_path)
-        print(f"warning  all networks start from {start}: it must not have been trained on these images")
+        start = args.pretrained_path
+        warn(f"all networks start from {start}: it must not have been trained on these images")
     for number, fold in enumerate(parts, 1):
         name = f"{args.checkpoint_name}/{FOLDS}/{number} of {args.folds}"
         of_fold = Namespace(**{**vars(args), "checkpoint_name": name, "resume": True, "given": given})
         place = RunFolder(args.checkpoint_dir, name)
-        print(f"\nfold {number} of {args.folds}")
+        show("")
+        say("fold", f"{number} of {args.folds}")
         best = place / "best.pt"
         if best.exists() and load_checkpoint(best, Weights).images != fold.identity():
             shutil.rmtree(place.path)  # of the images as they were then
@@ -156,6 +160,5 @@ def _page(dataset: Dataset, found: Suspects, probabilities: np.ndarray, told: st
             f"<p>{100 * row[label]:.1f} % and {100 * row[other]:.1f} %</p>"
             f'<div class="path">{text(dataset.files[number])}</div></article>'
         )
-    return to_page(
-        [Section("Labels to look at", paragraphs)], more=f'<div class="cards">{"".join(cards)}</div>'
-    )
+    more = f'<div class="cards">{"".join(cards)}</div>'
+    return to_page([Section("Labels to look at", paragraphs, more=more)])

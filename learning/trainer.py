@@ -79,7 +79,8 @@ class Trainer:
     a `sam_rho` its gradients are taken at the sharpest place so far from the weights (`learning.sam`).
 
     The images of a step go through the network in `accumulate` batches, which takes the memory of one.
-    Gradients longer than `grad_clip` over all parameters are scaled down to it. For the first
+    Gradients longer than `grad_clip` over all parameters are scaled down to it; how long they are is left in
+    `gradient_norm`, without clipping of every `norm_interval`-th step. For the first
     `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are. When
     `compiled`, all from the normalisation to the loss and back is one graph of torch.compile's;
     augmentation and mixing stay outside, whose shapes and numbers change with the draws.
@@ -104,6 +105,7 @@ class Trainer:
         freeze_steps: int = 0,
         ema_decay: float | None = None,
         sam_rho: float | None = None,
+        norm_interval: int = 1,
         compiled: bool = False,
     ):
         self.network = network
@@ -124,12 +126,14 @@ class Trainer:
         self.grad_clip = grad_clip
         self.freeze_steps = freeze_steps
         self.sam_rho = sam_rho
+        self.norm_interval = norm_interval
         self.ema = None if ema_decay is None else Ema(network, ema_decay)
         self.random_layers = random_layers(network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.one_hot = torch.eye(num_classes, device=device)
         self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.frozen = False
+        self.gradient_norm = torch.zeros(())
         self.step = 0
         self.totals = Totals()
 
@@ -162,9 +166,12 @@ class Trainer:
         if self.sam_rho is not None:
             with at_the_sharpest(self.network, self.sam_rho):
                 self._backward(mixed, targets, factors)
-        if self.grad_clip is not None:
+        if self.grad_clip is not None or (self.step + 1) % self.norm_interval == 0:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.grad_clip)
+            gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
+            self.gradient_norm = nn.utils.get_total_norm(gradients)
+        if self.grad_clip is not None:
+            nn.utils.clip_grads_with_norm_(self.network.parameters(), self.grad_clip, self.gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -49,6 +49,7 @@ class Example:
 
     flags: str
     where: str  # the file
+    about: str  # what it does, and when to take it
     papers: tuple[str, ...] = ()  # numbers of arXiv's, or words and an address
     name: str = ""  # else that of the trick
     timed: bool = False
@@ -62,7 +63,16 @@ class Refused:
     message: str  # with the names of flags in braces
 
 
+@dataclass(frozen=True)
+class Unwise:
+    """What is allowed, and likely to go wrong."""
+
+    when: Callable[[argparse.Namespace], Any]
+    message: str  # with the names of flags in braces
+
+
 Flags = Mapping[str, Any]
+Part = Flag | Example | Refused | Unwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +84,7 @@ class Trick:
 
     name: str
     group: str  # of --help
-    parts: tuple[Flag | Example | Refused, ...]
+    parts: tuple[Part, ...]
     letters: str | dict[str, str] | None = None
     built: Callable[[Built], str | None] | None = None  # its strength in words, None where it is not there
     told: str = ""  # what a run tells it under, which several may share; else its name
@@ -106,6 +116,11 @@ class Trick:
         message = next(found, None)
         return message and message.format(**vars(args))
 
+    def unwise(self, args: argparse.Namespace) -> list[str]:
+        """What is likely to go wrong with it."""
+        found = (part.message for part in self.parts if isinstance(part, Unwise) and part.when(args))
+        return [message.format(**vars(args)) for message in found]
+
     def value(self, flags: Flags, plain: Flags) -> tuple:
         """What tells runs with the trick from those without or with another; the first says which way."""
         return self.values(flags, plain) if self.values else tuple(flags[flag.name] for flag in self.flags)
@@ -123,7 +138,7 @@ class Trick:
         return self.name if self.on_or_off or value[0] is True else f"{self.name} {value[0]}"
 
 
-def row(name: str, group: str, *parts: Flag | Example | Refused, **rest: Any) -> Trick:
+def row(name: str, group: str, *parts: Part, **rest: Any) -> Trick:
     """A row of the table."""
     return Trick(name, group, parts, **rest)
 
@@ -282,13 +297,22 @@ TRICKS = (
         Flag("model", "ResNet50", "ResNet18, 34, 50, 101 or 152, each also with -B, -C or -D; "
             "RegNetX-200MF to RegNetY-32GF; EfficientNet-B0 to -B7, -Lite0 to -Lite4; RegNet is "
             "RegNetY-1.6GF, and EfficientNet its B2; ConvNeXt-Tiny, -Small, -Base", network_name, "NAME"),
-        Example("--model ResNet50-D", "network/resnet.py", ("1512.03385", "1812.01187"), "ResNet-B, -C, -D",
+        Example("--model ResNet50-D", "network/resnet.py",
+            "Downsample by a pooled shortcut, with a stem of three small convolutions; a point on "
+            "ImageNet for almost no time. D is the one to take.",
+            ("1512.03385", "1812.01187"), "ResNet-B, -C, -D",
             True),
-        Example("--model EfficientNet-B2", "network/efficientnet.py", ("1905.11946",),
+        Example("--model EfficientNet-B2", "network/efficientnet.py",
+            "Depth, width and pixels grow together; few parameters, and the Lite ones are quick on CPUs. "
+            "For small models that have to be accurate.", ("1905.11946",),
             "EfficientNet-B0 to -B7, -Lite0 to -Lite4"),
-        Example("--model RegNetY-1.6GF", "network/regnet.py", ("2003.13678",),
+        Example("--model RegNetY-1.6GF", "network/regnet.py",
+            "Widths on a line, in groups; found by searching design spaces. As accurate as EfficientNets, "
+            "and quicker on GPUs.", ("2003.13678",),
             "RegNetX, RegNetY, 200MF to 32GF"),
-        Example("--model ConvNeXt-Tiny", "network/convnext.py", ("2201.03545",),
+        Example("--model ConvNeXt-Tiny", "network/convnext.py",
+            "A ResNet with the habits of transformers: large depthwise kernels, layer norm, few "
+            "activations. For large data sets, or pretrained.", ("2201.03545",),
             "ConvNeXt-Tiny, -Small, -Base"),
         Refused(lambda args: has_layer_norms(args) and args.image_size < 32,
             "--model {model} halves images five times: --image_size {image_size} must be 32 or more"),
@@ -308,8 +332,15 @@ TRICKS = (
         Flag("optimizer", "SGD", "SGD has momentum 0.9", tuple(OWN_DEFAULTS)),
         Flag("learning_rate", None, f"the highest of the schedule ({own_defaults('learning_rate')})",
             positive, "RATE"),
-        Example("--optimizer RADAM", "learning/optimizer.py", ("1908.03265",), "RAdam", True),
-        Example("--optimizer ADAMW", "learning/optimizer.py", ("1711.05101",), "AdamW"),
+        Example("--optimizer RADAM", "learning/optimizer.py",
+            "Adam that holds its steps back while it knows little of the gradients' variance; a warm-up "
+            "of its own. Where Adam starts badly.", ("1908.03265",), "RAdam", True),
+        Example("--optimizer ADAMW", "learning/optimizer.py",
+            "Adam whose weight decay does not pass through its scaling. The usual choice for ConvNeXts.",
+            ("1711.05101",), "AdamW"),
+        Unwise(lambda args: args.pretrained and args.optimizer == "SGD" and args.learning_rate >= 0.05,
+            "SGD with --learning_rate {learning_rate:g} can destroy pretrained weights; --recipe finetune is "
+            "gentler"),
         letters={"SGD": "SGD", "ADAM": "A", "ADAMW": "AW", "RADAM": "R"}, built=_optimizer),
     row("weight decay", "optimizer",
         Flag("weight_decay", None,
@@ -318,17 +349,22 @@ TRICKS = (
     row("Nesterov's momentum", "optimizer",
         Flag("nesterov", False, "Nesterov's momentum, for SGD"),
         Example("--nesterov", "learning/optimizer.py",
+            "Looks at the gradient where momentum is about to lead. Costs nothing; take it with SGD.",
             ("ICML 2013 https://proceedings.mlr.press/v28/sutskever13.html",)),
         Refused(lambda args: args.nesterov and args.optimizer != "SGD",
             "--nesterov does nothing with --optimizer {optimizer}: use SGD")),
     row("linear scaling of the learning rate", "optimizer",
         Flag("linear_scaling", False, "multiply the learning rate by the images of a step (--batch_size "
             "times --accumulate) over 64"),
-        Example("--linear_scaling", "learning/setup.py", ("1706.02677",))),
+        Example("--linear_scaling", "learning/setup.py",
+            "A batch k times as large takes a learning rate k times as high. When you change the batch "
+            "size.", ("1706.02677",))),
     row("warm-up", "optimizer",
         Flag("warmup_epochs", None, "how long a warm-up rises (default: a tenth of the epochs, at most 5)",
             not_negative, "EPOCHS"),
-        Example("--decay_type step_warmup", "learning/schedule.py", ("1706.02677",)),
+        Example("--decay_type step_warmup", "learning/schedule.py",
+            "The learning rate rises from 0 at first, so that fresh layers do not spoil the others. With "
+            "high rates, large batches and Adam.", ("1706.02677",)),
         Refused(lambda args: "warmup_epochs" in args.given and not SCHEDULES[args.decay_type][0],
             "--warmup_epochs does nothing with --decay_type {decay_type}: use one with a warm-up"),
         Refused(lambda args: args.warmup_epochs >= args.epochs,
@@ -337,8 +373,11 @@ TRICKS = (
     row("schedule", "optimizer",
         Flag("decay_type", "step", "how the learning rate falls, and whether it first rises",
             tuple(SCHEDULES)),
-        Example("--decay_type cosine_warmup", "learning/schedule.py", ("1608.03983",), "cosine decay"),
-        Example("--decay_type linear_warmup", "learning/schedule.py", (), "linear decay"),
+        Example("--decay_type cosine_warmup", "learning/schedule.py",
+            "The learning rate falls along half a cosine, with no milestones to choose. The default "
+            "choice.", ("1608.03983",), "cosine decay"),
+        Example("--decay_type linear_warmup", "learning/schedule.py",
+            "The learning rate falls on a line. As good as cosine where epochs are few.", (), "linear decay"),
         letters={"step decay": "SD", "cosine decay": "C", "linear decay": "L"}, values=_decay,
         built=_schedule),
     row("--milestones", "optimizer",
@@ -353,14 +392,18 @@ TRICKS = (
         values=_milestones),
     row("zero gamma", "network",
         Flag("zero_gamma", False, "start the last norm of each residual branch at 0"),
-        Example("--zero_gamma", "network/norm.py", ("1812.01187",)),
+        Example("--zero_gamma", "network/norm.py",
+            "Each residual branch starts at 0, so that a deep network starts as a shallow one. From "
+            "scratch, in deep ResNets.", ("1812.01187",)),
         Refused(lambda args: args.zero_gamma and has_layer_norms(args),
             "--zero_gamma does nothing with --model {model}, whose branches start small: leave it out"),
         letters="Z", built=_zero_gammas),
     row("no bias decay", "optimizer",
         Flag("no_bias_decay", False,
             "weight decay for convolutions and linear layers, not for biases and norms"),
-        Example("--no_bias_decay", "learning/optimizer.py", ("1812.01187",)),
+        Example("--no_bias_decay", "learning/optimizer.py",
+            "Only weights of convolutions and linear layers are decayed. From scratch and with large "
+            "batches.", ("1812.01187",)),
         Refused(lambda args: args.no_bias_decay and not args.weight_decay,
             "--no_bias_decay does nothing with --weight_decay 0: leave it out"),
         letters="NB"),
@@ -368,14 +411,20 @@ TRICKS = (
         Flag("loss", "softmax", "focal: what is known well counts less; bce: each class is a question of its "
             "own", ("softmax", "focal", "bce")),
         Flag("focal_gamma", 2.0, "how much less, with --loss focal", not_negative, "GAMMA"),
-        Example("--loss focal", "learning/loss.py", ("1708.02002",), "focal loss"),
-        Example("--loss bce", "learning/loss.py", ("2110.00476",), "binary cross-entropy", True),
+        Example("--loss focal", "learning/loss.py",
+            "Images that are known well count less. Where easy images drown the others.",
+            ("1708.02002",), "focal loss"),
+        Example("--loss bce", "learning/loss.py",
+            "A yes or no for each class, in place of one choice. Where classes overlap, and with MixUp "
+            "and CutMix.", ("2110.00476",), "binary cross-entropy", True),
         Refused(lambda args: "focal_gamma" in args.given and args.loss != "focal",
             "--focal_gamma does nothing with --loss {loss}: use focal"),
         letters={"softmax": "CE", "focal": "FL", "bce": "BCE"}, built=_loss),
     row("label smoothing", "loss",
         Flag("label_smooth", 0.0, "share of each label given to all classes alike", share, "SHARE"),
-        Example("--label_smooth 0.1", "learning/loss.py", ("1512.00567",), timed=True),
+        Example("--label_smooth 0.1", "learning/loss.py",
+            "The right class gets 0.9 and a little is left for the others, so that the network does not "
+            "become too sure. Long runs, many classes.", ("1512.00567",), timed=True),
         letters="S",
         built=_smoothing),
     row("class weights", "loss",
@@ -383,19 +432,25 @@ TRICKS = (
             "weigh the same; epochs are chosen by balanced accuracy then, the mean over classes",
             ("none", "balanced")),
         Example("--class_weights balanced", "learning/loss.py",
+            "Images of rare classes count more, and the best epoch is that of the best mean over classes. "
+            "Where rare classes matter as much.",
             ("King and Zeng 2001 https://doi.org/10.1093/oxfordjournals.pan.a004868",),
             "weights for rare classes"),
         built=_class_weights),
     row("MixUp", "augmentation",
         Flag("mixup", 0.0, "blend pairs of images, by Beta(ALPHA, ALPHA); 0 is off", not_negative, "ALPHA"),
-        Example("--mixup 0.2", "learning/mixing.py", ("1710.09412",), timed=True),
+        Example("--mixup 0.2", "learning/mixing.py",
+            "Blends pairs of images and of their labels. Against learning by heart, in long runs.",
+            ("1710.09412",), timed=True),
         letters="M", built=_mixup),
     row("CutMix", "augmentation",
         Flag("cutmix_alpha", 0.0,
             "paste boxes between pairs of images, sized by Beta(ALPHA, ALPHA); 0 is off", not_negative,
             "ALPHA"),
         Flag("cutmix_prob", 0.0, "share of batches that CutMix mixes", share, "P"),
-        Example("--cutmix_alpha 1 --cutmix_prob 1", "learning/mixing.py", ("1905.04899",), timed=True),
+        Example("--cutmix_alpha 1 --cutmix_prob 1", "learning/mixing.py",
+            "Pastes a box of another image and shares the label by area. As MixUp, and keeps images "
+            "sharp; for long runs.", ("1905.04899",), timed=True),
         Refused(lambda args: args.cutmix_prob and not args.cutmix_alpha,
             "--cutmix_prob does nothing without --cutmix_alpha: add it, for example --cutmix_alpha 1.0"),
         Refused(lambda args: args.cutmix_alpha and "cutmix_prob" not in args.given,
@@ -409,7 +464,9 @@ TRICKS = (
             ("none", "center", "random")),
         Flag("frame_size", None, "squares of this side hold the whole training images that --crop random "
             "takes parts of (default: twice --image_size)", number(int, 8, 8192), "PIXELS"),
-        Example("--crop random", "learning/crop.py", ("1409.4842",), timed=True),
+        Example("--crop random", "learning/crop.py",
+            "Trains on a random part of each image, of random shape, at full size. The strongest "
+            "augmentation for photographs; not where size or border matter.", ("1409.4842",), timed=True),
         Refused(lambda args: args.frame_size and args.crop != "random",
             "--frame_size does nothing with --crop {crop}: leave it out, or use random"),
         Refused(lambda args: args.frame_size and args.frame_size < args.image_size,
@@ -424,32 +481,43 @@ TRICKS = (
         Flag("randaugment", False, "random operations on each training image"),
         Flag("rand_n", 3, "how many", number(int, 1, 16), "N"),
         Flag("rand_m", 15, "how strong, 0 to 30", number(int, 0, 30), "M"),
-        Example("--randaugment", "learning/randaugment.py", ("1909.13719",), timed=True),
+        Example("--randaugment", "learning/randaugment.py",
+            "N operations of strength M on each image, from 16 of colour and geometry. For large networks "
+            "and long runs.", ("1909.13719",), timed=True),
         Refused(lambda args: {"rand_n", "rand_m"} & {*args.given} and not args.randaugment,
             "--rand_n and --rand_m do nothing without --randaugment: add it"),
         letters="RA", built=_transforms("randaugment"), told="augmentation"),
     row("TrivialAugment", "augmentation",
         Flag("trivial_augment", False, "one of RandAugment's operations on each image, of random strength"),
-        Example("--trivial_augment", "learning/randaugment.py", ("2103.10158",), timed=True),
+        Example("--trivial_augment", "learning/randaugment.py",
+            "One operation of random strength on each image; nothing to choose. The first to try.",
+            ("2103.10158",), timed=True),
         Refused(lambda args: args.randaugment and args.trivial_augment,
             "--randaugment and --trivial_augment exclude each other: give one of them"),
         letters="TA", built=_transforms("trivial_augment"), told="augmentation"),
     row("AugMix", "augmentation",
         Flag("augmix", False, "show each image beside two mixtures of it, to be classified alike; thrice the "
             "work"),
-        Example("--augmix", "learning/augmix.py", ("1912.02781",), timed=True),
+        Example("--augmix", "learning/augmix.py",
+            "Shows an image beside two mixtures of its changes, which have to be classified alike. "
+            "Against noise, blur and weather in use; thrice the work.", ("1912.02781",), timed=True),
         Refused(lambda args: args.augmix and (args.randaugment or args.trivial_augment),
             "--augmix has operations of its own: leave out --randaugment and --trivial_augment"),
         letters="AM", built=_transforms("augmix"), told="augmentation"),
     row("random erasing", "augmentation",
         Flag("random_erasing", 0.0, "share of training images that lose a box", share, "P"),
-        Example("--random_erasing 0.25", "learning/augment.py", ("1708.04896",), timed=True),
+        Example("--random_erasing 0.25", "learning/augment.py",
+            "Paints over a box. Where things are often hidden in part.", ("1708.04896",), timed=True),
         letters="RE", built=_transforms("random_erasing"), told="augmentation"),
     row("norm", "network",
         Flag("norm", "batchnorm",
             "the norm layers; frozen_batchnorm keeps pretrained statistics, evonorm is EvoNorm-S0", NORMS),
-        Example("--norm evonorm", "network/evonorm.py", ("2004.02967",), "EvoNorm-S0, -B0", True),
-        Example("--norm frozen_batchnorm", "network/norm.py", (), "pretrained norm statistics"),
+        Example("--norm evonorm", "network/evonorm.py",
+            "One layer for norm and activation, found by evolution; S0 needs no batch statistics. For "
+            "small batches, from scratch.", ("2004.02967",), "EvoNorm-S0, -B0", True),
+        Example("--norm frozen_batchnorm", "network/norm.py",
+            "Keeps the statistics of pretrained weights. Fine-tuning on few images or in small batches.",
+            (), "pretrained norm statistics"),
         Refused(lambda args: args.norm == "frozen_batchnorm" and not args.pretrained,
             "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm"),
         Refused(lambda args: "norm" in args.given and has_layer_norms(args),
@@ -460,18 +528,24 @@ TRICKS = (
         Flag("drop_path", None, "share of images for which training leaves out the last residual branch, "
             "less for earlier ones (default: as published, up to 0.2 in the EfficientNets, 0.1 to 0.5 in the "
             "ConvNeXts and else 0)", share_below_one, "P"),
-        Example("--drop_path 0.1", "network/layers.py", ("1603.09382",), "stochastic depth"),
+        Example("--drop_path 0.1", "network/layers.py",
+            "Leaves out residual branches at random, the deeper the more often. Deep networks, long runs.",
+            ("1603.09382",), "stochastic depth"),
         built=_drop_path),
     row("dropout", "network",
         Flag("dropout", None, "share of features that training leaves out before the last layer "
             "(default: as published, 0.2 to 0.5 for the EfficientNets and else 0)", share_below_one, "P"),
-        Example("--dropout 0.2", "network/layers.py", ("1207.0580",), "dropout before the last layer"),
+        Example("--dropout 0.2", "network/layers.py",
+            "Leaves out features before the last layer. EfficientNets have it anyway.",
+            ("1207.0580",), "dropout before the last layer"),
         built=_dropout),
     row("average of weights", "training",
         Flag("ema", None,
             "also average weights over the steps, for example with 0.999, and keep what validates better",
             share_below_one, "DECAY"),
         Example("--ema 0.999", "learning/ema.py",
+            "Averages the weights over the last steps, and keeps what validates better. Costs little and "
+            "seldom hurts.",
             ("Polyak and Juditsky 1992 https://doi.org/10.1137/0330046",), timed=True),
         letters="EMA",
         built=lambda built: built.trainer.ema and f"decay {built.trainer.ema.decay:g}, after a ramp"),
@@ -481,28 +555,37 @@ TRICKS = (
             "FILE", of_run=False),
         Flag("teacher_temperature", 20.0, "how soft the teacher's probabilities are made", positive, "T"),
         Flag("teacher_weight", 1.0, "of the teacher's part of the loss", positive, "FACTOR"),
-        Example("--teacher checkpoint/NAME/best.pt", "learning/teacher.py", ("1503.02531", "1812.01187")),
+        Example("--teacher checkpoint/NAME/best.pt", "learning/teacher.py",
+            "A small network follows the probabilities of a large one. When the model that goes to work "
+            "has to be small.", ("1503.02531", "1812.01187")),
         Refused(lambda args: {"teacher_temperature", "teacher_weight"} & {*args.given} and not args.teacher,
             "--teacher_temperature and --teacher_weight do nothing without --teacher: add it"),
         letters="KD", built=_distillation),
     row("SAM", "training",
         Flag("sam", None, "take gradients at the sharpest place so far from the weights; twice the work, try "
             "0.05", positive, "RHO"),
-        Example("--sam 0.05", "learning/sam.py", ("2010.01412",), timed=True),
+        Example("--sam 0.05", "learning/sam.py",
+            "Takes each gradient where the loss is worst nearby, which leads to flat minima. Few images, "
+            "and twice the time.", ("2010.01412",), timed=True),
         letters="SAM", built=_of_trainer("sam_rho", "rho {:g}")),
     row("gradient clipping", "training",
         Flag("grad_clip", None, "scale longer gradients down to this norm", positive, "NORM"),
-        Example("--grad_clip 1", "learning/trainer.py", ("1211.5063",)),
+        Example("--grad_clip 1", "learning/trainer.py",
+            "Shortens gradients that are longer than this. Where the loss jumps.", ("1211.5063",)),
         built=_of_trainer("grad_clip", "norm at most {:g}")),
     row("accumulation", "training",
         Flag("accumulate", 1, "a step takes K batches, that is K times --batch_size images, in the memory of "
             "one", number(int, 1, 10**6), "K"),
-        Example("--accumulate 4", "learning/trainer.py", (), "gradient accumulation"),
+        Example("--accumulate 4", "learning/trainer.py",
+            "A step of several batches in the memory of one. Where the batch you want does not fit.",
+            (), "gradient accumulation"),
         built=_of_trainer("accumulate", "{} batches a step", unless=1)),
     row("freezing", "training",
         Flag("freeze_epochs", 0, "train only the last layer at first, on top of pretrained weights",
             number(int, 0, 10**6), "EPOCHS"),
-        Example("--freeze_epochs 1", "learning/trainer.py", ("2202.10054",), "head first, then all"),
+        Example("--freeze_epochs 1", "learning/trainer.py",
+            "Trains the new last layer first, on the pretrained network as it is. Fine-tuning on few "
+            "images.", ("2202.10054",), "head first, then all"),
         Refused(lambda args: args.freeze_epochs and not args.pretrained,
             "--freeze_epochs would keep random weights with --pretrained 0: leave it out"),
         Refused(lambda args: args.freeze_epochs > args.epochs,
@@ -515,12 +598,16 @@ TRICKS = (
         Flag("precision", "auto", "of the multiplications; auto takes the fastest that is safe here, "
             "fp32 keeps all 23 bits of a number's fraction, and tf32, on GPUs that have it, keeps 10 of "
             "them where it multiplies", ("auto", "fp32", "tf32", "bf16", "fp16")),
-        Example("--precision bf16", "utils/run/device.py", ("1710.03740",)),
+        Example("--precision bf16", "utils/run/device.py",
+            "Multiplies with 16 bits where the hardware is fast at it. Chosen for you; fp32 for "
+            "comparisons across machines.", ("1710.03740",)),
         built=_of_trainer("precision", "{}", unless="fp32")),
     row("early stopping", "training",
         Flag("early_stop", None, "stop after so many epochs without a better validation accuracy",
             number(int, 1, 10**6), "EPOCHS"),
-        Example("--early_stop 20", "learning/fit.py"),
+        Example("--early_stop 20", "learning/fit.py",
+            "Ends a run that no longer improves. Saves time with step schedules; cosine wants its whole "
+            "length."),
         Refused(lambda args: args.early_stop and args.early_stop <= args.freeze_epochs,
             "--early_stop {early_stop} may end the run within --freeze_epochs: make it longer"),
         Refused(lambda args: args.early_stop and args.early_stop >= args.epochs - 1,
@@ -528,7 +615,9 @@ TRICKS = (
         built=_early_stop),
     row("test-time augmentation", "augmentation",
         Flag("tta", "none", "flip: classify images and mirror images", ("none", "flip")),
-        Example("--tta flip", "learning/evaluator.py", ("1409.1556",), "mirror images in the test too"),
+        Example("--tta flip", "learning/evaluator.py",
+            "Classifies an image and its mirror image, and takes the mean. A little more accurate at "
+            "twice the time in use.", ("1409.1556",), "mirror images in the test too"),
         Refused(lambda args: args.tta == "flip" and args.flip == "none",
             "--tta flip shows the network mirror images, and --flip none trains on none: leave one out"),
         built=lambda built: f"mean of {built.views} views" if built.views > 1 else None),
@@ -549,17 +638,9 @@ def in_effect(built: Built) -> dict[str, str]:
     return found
 
 
-def lines(tricks: Mapping[str, str]) -> str:
-    """The tricks for a console."""
-    return "\n".join(
-        f"{'' if number else 'tricks':8} {name}: {strength}"
-        for number, (name, strength) in enumerate(tricks.items())
-    )
-
-
 def table() -> str:
-    """The table of tricks in the README."""
-    rows = ["| trick | flag | where | paper |", "|---|---|---|---|"]
+    """The table of tricks in docs/tricks.md."""
+    rows = ["| trick | flag | what it does, and when to take it | where | paper |", "|---|---|---|---|---|"]
     for trick in TRICKS:
         for example in trick.examples:
             links = []
@@ -569,9 +650,10 @@ def table() -> str:
                     f"[{words}]({address})" if words else f"[{paper}](https://arxiv.org/abs/{paper})"
                 )
             cells = (
-                example.name,
+                example.name or trick.name,
                 f"`{example.flags}`",
-                f"[{example.where}]({example.where})",
+                example.about,
+                f"[{example.where}](../{example.where})",
                 ", ".join(links),
             )
             rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))

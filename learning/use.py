@@ -16,6 +16,7 @@ from typing import IO, cast
 import numpy as np
 import torch
 
+from learning.data import Check, find_data
 from learning.explain import explained
 from learning.export import (
     changed_predictions,
@@ -23,10 +24,11 @@ from learning.export import (
     metadata_of,
     refuse_missing_packages,
 )
-from learning.predict import classify, summary
+from learning.predict import classify, say_predictions
 from learning.results import read_predictions
 from learning.run import calibrate, open_classifier, open_run
-from learning.setup import Check, evaluated, find_data, open_loader, prepare_device
+from learning.setup import evaluated, open_loader, prepare_device
+from utils.console import say, warn
 from utils.data.layout import passed_by
 from utils.data.loose import find_images
 from utils.errors import UserError
@@ -36,7 +38,7 @@ from utils.run.failures import explained_failures
 from utils.run.files import read_json, replacing, write_json
 from utils.run.folder import RunFolder
 from utils.run.records import Result
-from utils.text import count, visible
+from utils.text import count
 
 CPU = torch.device("cpu")
 
@@ -58,9 +60,9 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
             raise UserError(f"--output {place} is the name of the page of --explain; name another")
         for file in files:
             refuse_to_replace(file, folder, "--output", args.output is None or args.overwrite)
-        print(f"data     {count(len(images.paths), 'image')} to classify")
+        say("data", f"{count(len(images.paths), 'image')} to classify")
         for note in passed_by(images.others, images.foreign):
-            print(f"data     {visible(note)}")
+            say("data", note)
         in_folder = any(map(folder.holds, files))
         with folder.claim() if in_folder else nullcontext(), explained_failures(args.batch_size):
             device = choose_device(args.device)
@@ -71,7 +73,7 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
                 loader = open_loader(args, dataset, classifier, check)
                 calibrate(args, folder, weights, classifier, loader, dataset)
             elif args.tta != weights.flags.get("tta", args.tta):
-                print("warning  the temperature and thresholds are those of the run, without this --tta")
+                warn("the temperature and thresholds are those of the run, without this --tta")
             folder.note_made(*files)
             batch_size = 2 * args.batch_size  # as in a test, for the same bits
             workers = min(os.cpu_count() or 1, ceil(len(images.paths) / batch_size))
@@ -85,15 +87,15 @@ def predict(args: Namespace, folder: RunFolder, check: Check) -> None:
             if len(found.labelled):
                 confusion = found.confusion(len(classifier.classes))
                 title = f"{folder.path}: accuracy {confusion.accuracy:.2f} % of {len(found.labelled)} images"
-                pictures.confusion_matrix(picture, confusion.counts, classifier.classes, title)
+                pairs = confusion.most_confused(pictures.PAIRS_LISTED)
+                matrix = pictures.confusion_matrix(confusion.counts, classifier.classes, pairs, title)
+                pictures.save(matrix, picture)
             if args.explain:
                 with replacing(page, "w", encoding="utf-8") as html:
                     html.write(explained(classifier, found, workers, check))
-        for line in summary(found, classifier):
-            print(line)
+        say_predictions(found, classifier)
         if files:
-            names = ", ".join(visible(file.name) for file in files if file.exists())
-            print(f"written to {visible(place.parent)}: {names}")
+            say("written", f"{place.parent}: {', '.join(file.name for file in files if file.exists())}")
 
 
 def csv_file(path: Path) -> AbstractContextManager[IO[str]]:
@@ -142,12 +144,16 @@ def export(args: Namespace, folder: RunFolder, check: Check) -> None:
         folder.note_made(path, folder / "export.json")
         batches = evaluated(loader, dataset, "test", args)
         proof, probabilities = export_proved(classifier, path, metadata_of(classifier, about), batches)
-        print(
-            f"written: {visible(path)}, {path.stat().st_size / 1e6:.1f} MB; on {proof.images} test images\n"
-            f"probabilities differ from this program's by at most {proof.greatest_difference:.2g}, "
-            f"predictions changed: {proof.changed_predictions}\n"
-            f"images a second: {proof.images_per_second_exported:.0f} by its own runtime, "
-            f"{proof.images_per_second:.0f} here, on this CPU in fp32"
+        say("written", f"{path}, {path.stat().st_size / 1e6:.1f} MB")
+        say(
+            "proof",
+            f"on {proof.images} test images probabilities differ from this program's by at most "
+            f"{proof.greatest_difference:.2g}, predictions changed: {proof.changed_predictions}",
+        )
+        say(
+            "speed",
+            f"{proof.images_per_second_exported:.0f} images a second by its own runtime, "
+            f"{proof.images_per_second:.0f} here, on this CPU in fp32",
         )
         files = [dataset.files[index] for index in dataset.splits["test"]]
         told = compare_with_run(folder, files, probabilities, weights.precision)
@@ -161,15 +167,16 @@ def compare_with_run(folder: RunFolder, files: list[str], probabilities: np.ndar
     except Exception:  # a file that a person may have changed
         before = None
     if before is None or before.paths != files or before.probabilities.shape != probabilities.shape:
-        print("warning  predictions.csv is not of these test images, and is not compared")
+        warn("predictions.csv is not of these test images, and is not compared")
         return {}
     told = {
         "run_greatest_difference": float(np.abs(before.probabilities - probabilities).max()),
         "run_changed_predictions": changed_predictions(before.probabilities, probabilities),
     }
-    print(
-        f"the run's own predictions ({precision}) differ from fp32 by at most "
-        f"{told['run_greatest_difference']:.2g}, changed: {told['run_changed_predictions']}"
+    say(
+        "run",
+        f"its own predictions ({precision}) differ from fp32 by at most "
+        f"{told['run_greatest_difference']:.2g}, changed: {told['run_changed_predictions']}",
     )
     return told
 

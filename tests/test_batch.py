@@ -1,6 +1,7 @@
 """gpu_history.sh and utils/batch.py."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -227,6 +228,15 @@ def test_a_failed_run_does_not_stop_the_others(fake_main, capfd, tmp_path):
     )
 
 
+def test_the_time_that_is_left_is_that_of_the_runs_so_far(fake_main, capfd, tmp_path):
+    (tmp_path / "checkpoint/before").mkdir(parents=True)
+    (tmp_path / "checkpoint/before/result.json").write_text("{}")  # finished, which takes no time now
+    assert batch.main(fake_main, "before\none\ntwo\nthree") == 0
+    said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("batch ")]
+    assert [line.split(", about")[0] for line in said] == ["batch    2 runs left", "batch    1 run left"]
+    assert all(re.fullmatch(r".*, about \d+ s", line) for line in said)
+
+
 def test_each_card_has_one_run_at_a_time(fake_main, capfd, tmp_path, monkeypatch):
     monkeypatch.setenv("GPUS", "2,5")
     names = [f"run{number}" for number in range(6)]
@@ -283,7 +293,7 @@ def test_a_batch_is_stopped_killed_and_goes_on_to_the_same_results(program, shap
                 start_new_session=True,
             )
 
-    for number, moment, code in ((signal.SIGINT, "1/2 |", 130), (signal.SIGKILL, "2/2: ", -9)):
+    for number, moment, code in ((signal.SIGINT, "1/2 ", 130), (signal.SIGKILL, "2/2: ", -9)):
         process = start()
         for line in process.stdout:
             if moment in line:
@@ -344,9 +354,9 @@ def test_a_dry_run_starts_nothing_and_estimates(fake_main, capfd, tmp_path):
     out = capfd.readouterr().out
     assert "python main.py --checkpoint_name mixed --data_dir" in out
     assert "0 of 3 runs are done" in out
-    assert "RegNetX-200MF, batchnorm, 16 images of 32 x 32: 2 runs at" in out
-    assert "RegNetX-200MF, evonorm, 16 images of 32 x 32: 1 runs at" in out
-    assert "by one step of each network" in out
+    assert "RegNetX-200MF, batchnorm, 16 images of 32 x 32: 2 at" in out
+    assert "RegNetX-200MF, evonorm, 16 images of 32 x 32: 1 at" in out
+    assert out.index("estimate about ") < out.index("python main.py")  # which is the answer
     assert not (tmp_path / "plain").exists()
     assert {path.name.partition(".")[2] for path in (tmp_path / "cache").iterdir()} == {
         "looks.npy",

@@ -1,18 +1,14 @@
 """learning/classifier.py: a trained network without its data."""
 
 import csv
-import os
-import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from learning.classifier import Classifier
-from tests.conftest import ROOT, SMALL
+from tests.conftest import SMALL
 from utils.data.decode import UnreadableImage
 from utils.errors import UserError
 from utils.run.checkpoint import read_checkpoint, save_checkpoint
@@ -83,16 +79,3 @@ def test_what_does_not_fit_is_refused_when_it_is_loaded(program, value):
     save_checkpoint(best, content)
     with pytest.raises(UserError, match=r"best\.pt holds another network"):
         Classifier.load(best, "cpu")
-
-
-def test_the_lines_in_the_readme_work(program, shapes):
-    assert program("baseline", *SMALL) == 0
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    images = sorted((shapes / "seg_test/seg_test/plain").iterdir())
-    for name, image in zip(("a.jpg", "b.jpg"), images, strict=False):
-        shutil.copy(image, program.folder / name)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=program.folder, env=environ, capture_output=True, text=True
-    )
-    assert re.fullmatch(r"((circle|plain|stripes) \{'circle': [\d.e-]+, .*\}\n){2}", done.stdout), done.stderr

@@ -55,7 +55,7 @@ def test_a_deterministic_run_that_is_killed_goes_on_to_the_same_bits(program, fl
     run = (*RUN, "--epochs", "4", "--deterministic", *TRICKS, *flags)
     assert program("straight", *run) == 0
     process = program.start("killed", *run)
-    wait_for(process, "2/4 |")
+    wait_for(process, "2/4 ")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert program("killed", "--resume", "--device", DEVICE) == 0

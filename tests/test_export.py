@@ -256,7 +256,7 @@ def test_predictions_of_another_precision_are_compared_and_do_not_refuse(program
     assert program("run", "--export", str(tmp_path / "network.pt2")) == 0
     told = json.loads((program.run("run") / "export.json").read_text())
     assert told["greatest_difference"] < 1e-5 < told["run_greatest_difference"]
-    assert "the run's own predictions (bf16) differ" in capsys.readouterr().out
+    assert "run      its own predictions (bf16) differ" in capsys.readouterr().out
 
 
 def test_exported_weights_are_trained_from_with_their_normalisation(used, capsys):

@@ -88,7 +88,7 @@ def test_a_run_killed_at_every_kind_of_moment_goes_on_to_the_same_bits(program, 
     finish(program, straight)
 
 
-@pytest.mark.parametrize(("name", "call"), [("replacing", 1), ("page.render", 1), ("pictures.cost", 1)])
+@pytest.mark.parametrize(("name", "call"), [("replacing", 1), ("to_page", 1), ("save", 1)])
 def test_a_report_killed_on_the_way_is_written_by_the_next_call(straight, tmp_path, server, name, call):
     def written(output):
         assert report([str(straight.parent), "--output", str(output)]) == 0
@@ -235,7 +235,7 @@ def workers_of(process) -> list[int]:
 
 def test_workers_end_when_the_run_is_killed(program):
     process = program.start("run", *TRICKED, *WORKERS, "--epochs", "10000")
-    wait_for(process, "1/10000 |")
+    wait_for(process, "1/10000 ")
     workers = workers_of(process)
     assert len(workers) == 2
     process.kill()
@@ -255,7 +255,7 @@ def is_running(pid: int) -> bool:
 
 def test_a_killed_worker_ends_the_run_in_one_line(program, straight):
     process = program.start("run", *TRICKED, *WORKERS, "--epochs", "10000")
-    wait_for(process, "1/10000 |")
+    wait_for(process, "1/10000 ")
     workers = workers_of(process)
     os.kill(workers[0], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
@@ -335,7 +335,7 @@ def test_a_clock_that_goes_back_changes_nothing(program, straight, monkeypatch):
 
 def test_a_folder_that_is_removed_is_told_in_one_line(program, straight):
     process = program.start("run", *TRICKED, "--epochs", "10000")
-    wait_for(process, "1/10000 |")
+    wait_for(process, "1/10000 ")
     while program.run("run").exists():  # the run may be writing a file at that moment
         shutil.rmtree(program.run("run"), ignore_errors=True)
     _, err = process.communicate(timeout=60)

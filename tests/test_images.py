@@ -20,7 +20,7 @@ from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Splitting, find_dataset
 from utils.data.images import DecodedImages, StoredImages, open_images
 from utils.errors import Interrupted, UserError
-from utils.run.device import cores
+from utils.run.cores import cores
 
 
 def never() -> None:

@@ -1,6 +1,7 @@
 """options.py: the ancestor's flags, ranges, and contradictions."""
 
 import argparse
+import re
 import subprocess
 import sys
 
@@ -182,6 +183,70 @@ def test_flags_that_would_change_a_run_are_named():
     stored = run_flags(parse("--epochs", "7"))
     with pytest.raises(UserError, match=r"--epochs 8 \(the run has 7\), --mixup 0.2 \(the run has 0.0\)"):
         options.with_flags_of_run(parse("--resume", "--epochs", "8", "--mixup", "0.2"), stored, "x")
+
+
+STEP = ("--decay_type", "step_warmup", "--epochs", "10")
+
+
+@pytest.mark.parametrize(
+    ("before", "flags", "words"),
+    [
+        (STEP, ("--epochs", "20"), "give --milestones 2.5 5 7.5 --warmup_epochs 1 too"),
+        (STEP, ("--epochs", "20", "--milestones", "2.5", "5", "7.5"), "--warmup_epochs 1 too"),
+        (STEP, ("--epochs", "5"), "can be made longer only"),
+        (("--epochs", "10"), ("--epochs", "20"), "give --milestones 2.5 5 7.5 too"),
+        (
+            ("--decay_type", "cosine_warmup", "--epochs", "10"),
+            ("--epochs", "20"),
+            "by --decay_type cosine_warmup",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_made_longer_so_says_why(before, flags, words):
+    stored = run_flags(parse(*before))
+    kind = ("--decay_type", stored["decay_type"])
+    with pytest.raises(UserError, match=re.escape(words)):
+        options.with_flags_of_run(parse("--resume", *kind, *flags), stored, "x")
+
+
+def test_a_run_is_made_longer_where_the_rest_stays():
+    stored = run_flags(parse(*STEP))
+    flags = ("--epochs", "20", "--milestones", "2.5", "5", "7.5", "--warmup_epochs", "1")
+    same = parse(*STEP, *flags)
+    args = options.with_flags_of_run(parse("--resume", *STEP, *flags), stored, "x")
+    assert run_flags(args) | {"resume": False} == run_flags(same)
+
+
+@pytest.mark.parametrize("recipe", options.RECIPES)
+def test_a_recipe_is_its_flags(recipe):
+    flags = [word for name, value in options.RECIPES[recipe].items() for word in (f"--{name}", str(value))]
+    by_hand, by_name = parse(*flags), parse("--recipe", recipe)
+    assert run_flags(by_name) | {"recipe": None} == run_flags(by_hand)
+    assert set(by_hand.given) | {"recipe"} == set(by_name.given)
+
+
+def test_each_flag_of_a_recipe_can_be_given():
+    args = parse("--recipe", "finetune", "--epochs", "3", "--learning_rate", "0.01")
+    assert (args.epochs, args.learning_rate, args.optimizer) == (3, 0.01, "ADAM")
+    other = parse("--recipe", "finetune", "--optimizer", "SGD")  # whose rate is not that of the recipe's Adam
+    assert other.learning_rate == parse("--optimizer", "SGD").learning_rate
+    assert "--epochs" not in options.recipe(args)
+    assert "--optimizer ADAM" in options.recipe(args)
+    assert options.recipe(parse("--recipe", "baseline")) == "baseline: no flags"
+
+
+def test_a_recipe_that_would_change_a_run_is_refused():
+    stored = run_flags(parse("--epochs", "7"))
+    with pytest.raises(UserError, match="--optimizer ADAM"):
+        options.with_flags_of_run(parse("--resume", "--recipe", "finetune", "--epochs", "7"), stored, "x")
+
+
+def test_the_baseline_from_pretrained_weights_is_allowed_and_said_to_be_unwise():
+    (warning,) = options.unwise(parse())
+    assert "SGD with --learning_rate 0.1" in warning
+    assert options.unwise(parse("--pretrained", "0")) == []
+    assert options.unwise(parse("--recipe", "finetune")) == []
+    assert options.unwise(parse("--learning_rate", "0.001")) == []
 
 
 def test_a_run_older_than_a_flag_has_the_flags_default():

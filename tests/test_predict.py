@@ -96,8 +96,8 @@ def test_what_is_below_the_threshold_is_uncertain(used, shapes, capsys):
         expected = ["true" if float(row["confidence"]) < thresholds[key] else "false" for row in rows]
         assert [row["uncertain"] for row in rows] == expected
         count = expected.count("true")
-        words = f"uncertain: {count} of 18 predictions, below {100 * thresholds[key]:g} % confidence, from"
-        assert f"{words}\nwhich on {key} % of" in capsys.readouterr().out
+        words = f"unsure   {count} of 18 predictions, below {100 * thresholds[key]:g} % confidence, from"
+        assert f"{words} which on {key} % of" in capsys.readouterr().out
 
 
 def test_images_that_cannot_be_read_are_rows_and_change_no_other(used, shapes, tmp_path, capsys):

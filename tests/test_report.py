@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,11 +25,11 @@ from utils.batch import make_commands, read_list
 from utils.flags import run_flags
 from utils.page import to_markdown
 from utils.report.__main__ import default_flags, gather, main, settings
-from utils.report.comparison import takes
+from utils.report.comparison import Evidence, Finding, takes
 from utils.report.confidence import CalibrationErrors
 from utils.report.pictures import accuracies, effects
 from utils.report.runs import Experiment
-from utils.report.sections import make_sections
+from utils.report.sections import accuracies_table, make_sections
 from utils.report.statistics import Estimate, Spread, difference
 from utils.report.tricks import Tricks
 from utils.run.files import write_json
@@ -59,7 +60,7 @@ def made_up_run(
     images = {"classes": list(classes), "normalisation": [[0.5] * 3] * 2, "precision": "fp32"}
     about = About(flags=run_flags(args) | kept, teacher=teacher, **images)
     write_json(folder / "args.json", as_content(about))
-    row = {"epoch": 1, "val_accuracy": val, "peak_memory_mb": 512.0}
+    row = {"epoch": 1, "val_accuracy": val, "peak_memory_mb": 512.0, "images_per_second": 200 / 60 / minutes}
     with open(folder / "log.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, row)
         writer.writeheader()
@@ -105,27 +106,47 @@ def checkpoint(tmp_path) -> Path:
     return root
 
 
+def against(evidence: Evidence, baseline: str) -> dict[str, Finding]:
+    """What is found of each experiment that is compared with the baseline."""
+    found = {pairs: each for pairs, each in evidence.findings.items() if len(pairs) == 1}
+    return {a: each for ((a, b),), each in found.items() if b == baseline}
+
+
 def test_the_report_says_what_helps_by_how_much_and_how_surely(checkpoint, capsys):
     assert main([str(checkpoint)]) == 0
     out = capsys.readouterr().out
     report = checkpoint / "report"
     assert {path.name for path in report.iterdir()} == {
-        *("report.md", "report.html", "accuracies.png", "cost.png", "effects.png", "learning_curves.png")
+        *("report.md", "report.html", "accuracies.png", "effects.png", "learning_curves.png")
     }
-    assert (report / "report.md").read_text() in out
-    rows = {line.split("|")[1].strip(): line for line in out.splitlines() if line.startswith("|")}
-    assert re.search(r"\| smooth +\| baseline +\| label smoothing +\| \+3\d\.\d\d .* helps ", out)
-    assert re.search(r"\| zero +\| baseline +\| zero gamma .* cannot be told apart .* (images|seeds)", out)
-    assert "smooth (best)" in rows  # by validation
-    assert "3 experiments in 6 runs, tested on the same 300 images" in out
+    text = (report / "report.md").read_text()
+    (zero,) = re.findall(r"\| zero gamma +\| unclear.* 2\.00 +\| 2\.00 to 2\.00 .*(?:images|seeds).*", text)
+    assert zero.endswith("| 1     |")  # it takes twice the time, and there is one pair
+    for found in (text, out):
+        assert re.search(r"label smoothing [| ]+helps [| ]+\+3\d\.\d\d ", found)
+        assert re.search(r"zero gamma [| ]+unclear [| ]+[+-]\d\.\d\d ", found)
+        assert "Helps: label smoothing (+3" in found
+        assert "Unclear, on 300 test images with 2 seeds: zero gamma." in found
+        assert "3 experiments in 6 runs, compared with baseline on the same 300 test images" in found
+        assert "smooth (best)" in found  # by validation
+
+
+def test_the_terminal_shows_a_verdict_and_tables_that_fit(checkpoint, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([str(checkpoint)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("verdict  Helps: ")
+    tables = out[out.index("\ntrick") :].splitlines()
+    assert max(map(len, tables[:-1])) <= 80
+    assert not any(mark in out for mark in ("|", "##"))
 
 
 def test_means_and_deviations_are_over_seeds(checkpoint):
     evidence, _ = gather(checkpoint, None)
     accuracies = [100 * right(0.6, seed).mean() for seed in (0, 1)]
-    row = next(row for row in make_sections(evidence, [])[1].rows if row[0] == "baseline")
-    assert row[3] == f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
-    (comparison,) = [found for found in evidence.against_baseline if found.pairs[0][0] == "smooth"]
+    row = next(row for row in accuracies_table(evidence)[1] if row[0] == "baseline")
+    assert row[2] == f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
+    comparison = evidence.findings[(("smooth", "baseline"),)]
     both = [100 * right(0.9, seed).mean() for seed in (2, 3)]
     assert comparison.estimate.mean == pytest.approx(np.mean(both) - np.mean(accuracies))
     assert comparison.estimate.low < comparison.estimate.mean < comparison.estimate.high
@@ -136,13 +157,13 @@ def test_with_class_weights_the_mean_over_classes_is_shown(tmp_path):
     correct = labels > 0  # one class is never right
     made_up_run(tmp_path / "plain", "baseline", correct)
     evidence, _ = gather(tmp_path / "plain", None)
-    assert "balanced test, %" not in make_sections(evidence, [])[1].columns
+    assert "balanced test, %" not in accuracies_table(evidence)[0]
     few = np.concatenate([np.flatnonzero(labels == 0)[:10], np.flatnonzero(labels > 0)])
     for name, flags in {"baseline": (), "weighed": ("--class_weights", "balanced")}.items():
         made_up_run(tmp_path / "weights", name, correct[few], *flags, labels=labels[few])
     evidence, _ = gather(tmp_path / "weights", None)
-    section = make_sections(evidence, [])[1]
-    row = dict(zip(section.columns, section.rows[1], strict=True))
+    columns, rows = accuracies_table(evidence)
+    row = dict(zip(columns, rows[1], strict=True))
     share = 100 * (len(CLASSES) - 1) / len(CLASSES)
     assert row["balanced test, %"] == f"{share:.2f}"
     assert float(row["test, %"]) > share + 1
@@ -161,9 +182,9 @@ def test_one_seed_is_tested_exactly_and_its_limits_are_told(tmp_path, capsys):
     made_up_run(tmp_path, "baseline", a)
     made_up_run(tmp_path, "mixed", b, "--mixup", "0.2")
     assert main([str(tmp_path)]) == 0
-    out = capsys.readouterr().out
+    out = (tmp_path / "report/report.md").read_text()
     exact = difference(b[None], a[None]).p
-    assert f"| {exact:.3f} | {exact:.3f}" in out.replace("  ", "")
+    assert f"| {exact:.3f} | {exact:.3f}" in re.sub(" +", " ", out)
     assert "another seed may come out otherwise" in out
 
 
@@ -194,7 +215,8 @@ def test_runs_that_cannot_be_compared_are_left_out_by_name(checkpoint, capsys):
     made_up_run(checkpoint, "going", right(0.6, 9))
     (checkpoint / "going/result.json").unlink()
     assert main([str(checkpoint)]) == 0
-    left_out = capsys.readouterr().out.split("## Left out")[1]
+    left_out = (checkpoint / "report/report.md").read_text().split("## Left out")[1]
+    assert "left out run cut has files that are damaged" in capsys.readouterr().out
     for words in (
         "other_images was tested on other images than",
         "baseline/seed2 has other flags than",
@@ -222,7 +244,7 @@ def test_without_a_baseline_the_plainest_is_it(tmp_path):
     evidence, _ = gather(tmp_path, None)
     assert evidence.baseline == "plain"
     evidence, _ = gather(tmp_path, "a_smooth")
-    (comparison,) = evidence.against_baseline
+    (comparison,) = evidence.effects
     assert (comparison.pairs, comparison.words) == ((("plain", "a_smooth"),), "no label smoothing")
 
 
@@ -328,14 +350,13 @@ def test_names_mean_nothing_but_themselves(tmp_path, capsys):
     made_up_run(tmp_path, "baseline", right(0.6, 0), classes=classes)
     made_up_run(tmp_path, HOSTILE, right(0.9, 1), "--mixup", "0.2", classes=classes)
     assert main([str(tmp_path)]) == 0
-    out = capsys.readouterr().out
+    assert "\x1b" not in capsys.readouterr().out
+    out = (tmp_path / "report/report.md").read_text()
     assert "\x1b" not in out
     assert "\\x1b" in out
     assert "\\<img" in out
     assert all(
-        line.replace("\\|", "").count("|") in (6, 8, 9, 10, 11)
-        for line in out.splitlines()
-        if line[:1] == "|"
+        line.replace("\\|", "").count("|") in (6, 9, 10, 11) for line in out.splitlines() if line[:1] == "|"
     )
     page = (tmp_path / "report/report.html").read_text()
     tags = Tags()
@@ -365,7 +386,9 @@ def test_the_page_shows_the_most_confident_errors_and_nothing_from_outside(tmp_p
     listed = re.findall(r'<div class="path">([^<]*)</div>', page)
     assert len(listed) == 12
     assert listed[:3] == ["test/stripes/059.png", str(secret), "../secret.png"]  # the most confident first
-    assert "the 12 most confident errors" in page
+    assert (
+        "60 of 60 test images are classified wrongly; the 12 surest of them (12 images no longer in" in page
+    )
     assert page.count("data:image/jpeg") == 0  # no error shown is in the folder, and those outside stay out
 
     rows = table.read_text().splitlines()
@@ -411,14 +434,13 @@ def test_markdown_has_every_section(checkpoint):
     text = to_markdown(make_sections(evidence, left_out))
     assert re.findall("^#+ (.*)", text, re.MULTILINE) == [
         "Which tricks help",
-        "Accuracy",
-        "Against the baseline",
-        "Against the nearest relative",
         "The effect of each trick",
+        "Accuracy and cost",
         "Confidences",
         "The effect of each trick on confidences",
-        "The best run, class by class",
         "Learning curves",
+        "The best run, class by class",
+        "The surest errors",
         "How to read this",
     ]
     assert json.dumps(text)  # plain characters, nothing that UTF-8 cannot write
@@ -429,7 +451,7 @@ def test_a_teacher_is_a_trick_whichever_file_it_was_in(tmp_path):
     made_up_run(tmp_path, "taught", right(0.8, 1), "--teacher", "a/best.pt", teacher="abc")
     evidence, _ = gather(tmp_path, None)
     assert evidence.tricks.letters("taught") == "KD"
-    (comparison,) = evidence.against_relative
+    (comparison,) = evidence.effects
     assert comparison.words == "distillation"
 
 
@@ -440,7 +462,7 @@ def test_times_of_a_schedule_that_follow_from_the_epochs_are_no_tricks(tmp_path)
     made_up_run(tmp_path, "dropped", right(0.6, 2), "--epochs", "10", *warm, "--milestones", "4", "8")
     made_up_run(tmp_path, "warmer", right(0.6, 3), "--epochs", "10", *warm, "--warmup_epochs", "3")
     evidence, _ = gather(tmp_path, None)
-    words = {comparison.pairs[0][0]: comparison.words for comparison in evidence.against_baseline}
+    words = {name: found.words for name, found in against(evidence, "baseline").items()}
     assert words == {
         "longer": "--epochs 20 instead of --epochs 10",
         "dropped": "--milestones (4.0, 8.0) instead of --milestones None",
@@ -452,7 +474,7 @@ def test_a_rate_that_differs_from_the_default_is_told(tmp_path):
     made_up_run(tmp_path, "baseline", right(0.6, 0))
     made_up_run(tmp_path, "slow", right(0.6, 1), "--learning_rate", "0.01")
     evidence, _ = gather(tmp_path, None)
-    assert evidence.against_baseline[0].words == "SGD(0.01) instead of SGD(0.1)"
+    assert against(evidence, "baseline")["slow"].words == "SGD(0.01) instead of SGD(0.1)"
     assert evidence.tricks.letters("slow") == "SGD(0.01)"
 
 
@@ -468,10 +490,9 @@ def test_what_shares_no_seed_is_told_and_does_not_hide_the_others(tmp_path, caps
     out = capsys.readouterr().out
     assert "run later has no seed in common with baseline" in out
     evidence, _ = gather(tmp_path, None)
-    assert [(found.pairs[0][0], found.estimate.spread.seeds) for found in evidence.against_baseline] == [
-        *(("s", 1), ("m", 2), ("sm", 1))
-    ]
-    assert dict(found.pairs[0] for found in evidence.against_relative)["sm"] == "m"
+    seeds = {name: found.estimate.spread.seeds for name, found in against(evidence, "baseline").items()}
+    assert seeds == {"s": 1, "m": 2, "sm": 1}
+    assert (("sm", "m"),) in evidence.findings
     assert {effect.words: effect.pairs for effect in evidence.effects}["MixUp"] == (("m", "baseline"),)
 
 
@@ -560,17 +581,17 @@ def test_one_corrected_verdict_in_words_tables_and_pictures(tmp_path, monkeypatc
     (lucky,) = [effect for effect in evidence.effects if effect.words == "MixUp"]
     assert lucky.estimate.p < 0.05 < lucky.p == pytest.approx(8 * lucky.estimate.p)
     assert lucky.estimate.low > 0
-    (compared,) = [found for found in evidence.against_baseline if found.words == "MixUp"]
-    assert (compared.p, compared.verdict) == (lucky.p, "cannot be told apart")
+    compared = evidence.findings[(("mix", "baseline"),)]
+    assert (compared.p, compared.verdict) == (lucky.p, "unclear")
     text = to_markdown(make_sections(evidence, []))
-    assert "More accurate" not in text
+    assert "Nothing is shown to help." in text
     assert not re.search(r"\| (helps|hurts) ", text)
     filled = []
     monkeypatch.setattr(
         Axes, "errorbar", lambda self, *args, markerfacecolor, **kept: filled.append(markerfacecolor)
     )
-    effects(evidence, tmp_path / "effects.png")
-    assert filled == ["white"] * 8
+    effects(evidence)
+    assert filled == ["none"] * 8
 
 
 def test_what_a_trick_does_over_several_pairs_is_in_the_summary_too(tmp_path):
@@ -582,7 +603,7 @@ def test_what_a_trick_does_over_several_pairs_is_in_the_summary_too(tmp_path):
     (effect,) = [found for found in evidence.effects if found.words == "label smoothing"]
     assert (len(effect.pairs), effect.verdict) == (4, "helps")
     summary = make_sections(evidence, [])[0].paragraphs
-    assert any("More accurate" in text and "label smoothing over 4 pairs (+" in text for text in summary)
+    assert any(text.startswith("Helps: ") and "label smoothing (+" in text for text in summary)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -594,8 +615,8 @@ def test_what_seeds_the_numbers_speak_of_is_said(tmp_path, seeds, monkeypatch):
     assert ("With one seed" in text) == (seeds == 1)
     assert ("With several seeds" in text) == (seeds == 2)
     labels = []
-    monkeypatch.setattr(Axes, "set_xlabel", lambda self, label: labels.append(label))
-    accuracies(evidence, tmp_path / "accuracies.png")
+    monkeypatch.setattr(Axes, "set_xlabel", lambda self, label, **kept: labels.append(label))
+    accuracies(evidence)
     assert ("for these trained networks only" in labels[0]) == (seeds == 1)
 
 
@@ -627,7 +648,7 @@ def test_a_flag_that_a_run_is_too_old_for_counts_as_its_default(tmp_path):
     made_up_run(tmp_path, "unflipped", right(0.6, 1), "--flip", "none")
     made_up_run(tmp_path, "plain", right(0.6, 2), "--seed", "42")
     evidence, _ = gather(tmp_path, "baseline")
-    words = {found.pairs[0][0]: found.words for found in evidence.against_baseline}
+    words = {name: found.words for name, found in against(evidence, "baseline").items()}
     assert words == {"unflipped": "--flip none instead of --flip horizontal", "plain": "nothing"}
 
 
@@ -670,9 +691,9 @@ def test_likelihood_tells_apart_what_accuracy_cannot(tmp_path):
     assert found.estimate.mean == pytest.approx(expected)
     assert evidence.losses["baseline"].mean == pytest.approx(-runs["baseline"].log_likelihoods.mean())
     text = to_markdown(make_sections(evidence, []))
-    apart = f"sure against baseline (worse, {expected:+.4f} nats)"
+    apart = f"MixUp (worse, {expected:+.4f} nats)"
     assert f"Told apart by their likelihood, though not by their accuracy: {apart}" in text
-    assert re.search(rf"\| MixUp +\| {re.escape(f'{expected:+.4f}')} ", text)
+    assert re.search(rf"\| MixUp +\| hurts +\| {re.escape(f'{expected:+.4f}')} ", text)
 
 
 def test_the_calibration_error_of_an_experiment_and_of_a_trick(tmp_path):
@@ -745,7 +766,8 @@ def test_the_best_run_is_told_class_by_class(tmp_path, count):
     assert f"macro-F1 {run.confusion.macro_f1:.2f} %" in section.paragraphs[0]
     assert ("top-5 accuracy" in section.paragraphs[0]) == (count > 20)
     assert len(section.rows) == min(count, 20)
-    assert ("the 20 worst of 24 classes" in section.paragraphs[0]) == (count > 20)
+    assert ("the 20 worst of 24 classes" in section.paragraphs[1]) == (count > 20)
+    assert section.paragraphs[2].startswith("Confused most often: ")
     for name, images, precision, recall, _ in section.rows:
         label = classes.index(name)
         assert int(images) == (run.labels == label).sum()
@@ -823,3 +845,89 @@ def test_a_trick_is_told_by_its_pairs_that_have_all_digits(tmp_path):
     text = to_markdown(make_sections(evidence, []))
     assert "If every confidence of baseline" not in text
     assert "Of an older version, with six decimals of each probability: baseline." in text
+
+
+def test_packed_runs_make_the_same_report(checkpoint, tmp_path, capsys):
+    for run in checkpoint.rglob("args.json"):
+        change_flag(run.parent, "data_dir", "/secret/place/photographs")
+    packed = tmp_path / "runs.zip"
+    assert main([str(checkpoint), "--pack", str(packed)]) == 0
+    assert "6 runs in" in capsys.readouterr().out
+    first = packed.read_bytes()
+    assert main([str(checkpoint), "--pack", str(packed)]) == 0
+    assert packed.read_bytes() == first
+    assert main([str(checkpoint), "--output", str(tmp_path / "plain")]) == 0
+    assert main([str(packed)]) == 0
+    texts = [(folder / "report.md").read_text() for folder in (tmp_path / "plain", tmp_path / "runs/report")]
+    assert texts[0].replace("/secret/place/", "") == texts[1]
+    with zipfile.ZipFile(packed) as archive:
+        assert {Path(name).name for name in archive.namelist()} == {
+            *("args.json", "result.json", "log.csv", "predictions.csv")
+        }
+        everything = b"".join(map(archive.read, archive.namelist()))
+    assert b"photographs" in everything
+    assert b"secret" not in everything
+    probabilities = [line for line in everything.splitlines() if line.startswith(b"test/")]
+    assert max(len(digits) for digits in re.findall(rb"\.0*(\d+)", b"".join(probabilities))) == 6
+
+
+def test_what_is_no_packed_file_is_refused(tmp_path, capsys):
+    (tmp_path / "runs.zip").write_text("no runs")
+    assert main([str(tmp_path / "runs.zip")]) == 2
+    err = capsys.readouterr().err
+    assert "runs.zip is no file of packed runs" in err
+    assert err.count("\n") == 1
+
+
+def test_runs_of_other_lengths_are_named_and_never_best(tmp_path):
+    made_up_run(tmp_path, "baseline", right(0.6, 0), val=70)
+    made_up_run(tmp_path, "mixed", right(0.6, 1), "--mixup", "0.2", val=75)
+    made_up_run(tmp_path, "longer", right(0.9, 2), "--epochs", "200", val=90)
+    evidence, _ = gather(tmp_path, None)
+    assert evidence.best == "mixed"
+    text = to_markdown(make_sections(evidence, []))
+    assert "Of other numbers of epochs than the 120 of baseline, and so never the best: longer (200)." in text
+
+
+def test_the_demos_own_run_is_no_experiment(tmp_path):
+    for name in ("baseline", "demo"):
+        made_up_run(tmp_path, name, right(0.6, 0), "--demo")
+    evidence, left_out = gather(tmp_path, None)
+    assert list(evidence.experiments) == ["baseline"]
+    assert left_out == ["run demo is the demo's own"]
+    shutil.rmtree(tmp_path / "baseline")
+    evidence, _ = gather(tmp_path, None)  # alone it is shown
+    assert list(evidence.experiments) == ["demo"]
+
+
+def test_a_difference_that_is_shown_to_be_small(tmp_path):
+    base = right(0.85, 0, 20_000)
+    other = base.copy()
+    other[np.flatnonzero(base)[:40]] = False
+    other[np.flatnonzero(~base)[:45]] = True
+    made_up_run(tmp_path, "baseline", base)
+    made_up_run(tmp_path, "zero", other, "--zero_gamma")
+    evidence, _ = gather(tmp_path, None)
+    (effect,) = evidence.effects
+    assert effect.verdict == "less than a point"
+    text = to_markdown(make_sections(evidence, []))
+    assert "Nothing is shown to help." in text
+    assert "Shown to make less than 1 point of difference: zero gamma." in text
+
+
+def test_time_is_the_median_over_epochs_whatever_one_neighbour_does(tmp_path):
+    for name, speeds in {"baseline": (100, 100, 100), "zero": (100, 10, 100)}.items():
+        made_up_run(tmp_path, name, right(0.6, 0), *(["--zero_gamma"] if name == "zero" else []))
+        path = tmp_path / name / "log.csv"
+        with path.open(newline="") as file:
+            row = next(csv.DictReader(file))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            writer.writeheader()
+            writer.writerows(row | {"epoch": n, "images_per_second": v} for n, v in enumerate(speeds, 1))
+    evidence, _ = gather(tmp_path, None)
+    (effect,) = evidence.effects
+    assert evidence.times(effect.pairs) == (1, 1, 1)
+    low, middle, high = evidence.experiments["zero"].minutes
+    assert low == middle == pytest.approx(3 * 100 / 100 / 60)
+    assert high > 1.5 * middle  # which is told as noise

@@ -25,7 +25,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch_and_says_how_to_go_on(
 ):
     """The signal goes to the whole group, workers included, as Ctrl-C in a terminal does."""
     process = program.start("run", *TRICKED, *source, start_new_session=True)
-    wait_for(process, "/8 |")  # a line of an epoch comes when its checkpoint is written
+    wait_for(process, "/8 ")  # a line of an epoch comes when its checkpoint is written
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err

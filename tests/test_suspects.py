@@ -177,14 +177,14 @@ def test_folds_go_on_after_a_kill_and_make_way_for_another_run(program, mislabel
     shutil.copytree(mislabelled, program.run("other"))
     assert program("other", "--suspects", "--folds", "2") == 0
     process = program.start("run", "--suspects", "--folds", "2")
-    wait_for(process, "fold 2 of 2")
+    wait_for(process, "fold     2 of 2")
     process.send_signal(signal.SIGKILL)
     process.wait()
     run = mislabelled
     kept = (run / "folds/1 of 2/best.pt").stat().st_mtime_ns
     assert not (run / "suspects.csv").exists()
     process = program.start("run", "--suspects", "--folds", "2")
-    wait_for(process, "fold 2 of 2")
+    wait_for(process, "fold     2 of 2")
     assert (run / "folds/1 of 2/best.pt").stat().st_mtime_ns == kept
     assert process.wait(timeout=120) == 0
     assert rows_of(run) == rows_of(program.run("other"))
@@ -195,8 +195,8 @@ def test_folds_go_on_after_a_kill_and_make_way_for_another_run(program, mislabel
 
 def test_a_part_is_no_run_to_go_on_with(program, mislabelled, capsys):
     process = program.start("run", "--suspects", "--folds", "2")
-    wait_for(process, "fold 1 of 2")
-    wait_for(process, "1/4 |")
+    wait_for(process, "fold     1 of 2")
+    wait_for(process, "1/4 ")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -209,7 +209,7 @@ def test_a_part_is_no_run_to_go_on_with(program, mislabelled, capsys):
 def test_what_was_trained_on_other_images_is_no_judge(program, mislabelled, capsys):
     """Neither the run, nor a part that was kept: what is held out changes with the images."""
     process = program.start("run", "--suspects", "--folds", "2")
-    wait_for(process, "fold 2 of 2")
+    wait_for(process, "fold     2 of 2")
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = (mislabelled / "folds/1 of 2/best.pt").stat().st_mtime_ns
@@ -220,7 +220,7 @@ def test_what_was_trained_on_other_images_is_no_judge(program, mislabelled, caps
         in capsys.readouterr().err
     )
     process = program.start("run", "--suspects", "--folds", "2")
-    wait_for(process, "fold 2 of 2")
+    wait_for(process, "fold     2 of 2")
     assert (mislabelled / "folds/1 of 2/best.pt").stat().st_mtime_ns != kept
     assert process.wait(timeout=120) == 0
     assert "right3" not in str(rows_of(mislabelled)[:2])

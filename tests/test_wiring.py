@@ -126,6 +126,7 @@ WIRING = [
         [round((1 + np.cos(np.pi * step / 10)) / 2, 4) for step in range(10)],
     ),
     ((), of("trainer", "ema"), None),
+    (("--log_interval", "7"), lambda parts, trainer, fit: trainer.norm_interval, 7),
     (("--ema", "0.9"), lambda parts, trainer, fit: trainer.ema.decay, 0.9),
     ((), of("trainer", "grad_clip"), None),
     (("--grad_clip", "2"), of("trainer", "grad_clip"), 2),
@@ -215,7 +216,7 @@ def test_random_crops_are_of_squeezed_training_images_in_their_own_proportions(s
     args = parse_args(["--checkpoint_name", "x", *folders, *SMALL, *flags])
     parts = assemble(args, None, lambda: None)
     trainer = make_trainer(parts)
-    log = SimpleNamespace(images=lambda pixels: None, interval=lambda *values: None)
+    log = SimpleNamespace(images=lambda pixels, labels: None, interval=lambda *values: None)
     fit = make_fit(parts, trainer, shaped, log)
     assert parts.loader.source.pixels.shape == (46, 37, 37, 3)  # 8/7 of 32
     assert parts.training_loader.source.pixels.shape == (40, 64, 64, 3)  # twice 32, of training images alone

@@ -16,17 +16,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from types import FrameType
 
 import options
+from utils.console import said_if_slow, say
 from utils.data.folders import Splitting, find_dataset
 from utils.errors import UserError
 from utils.run.folder import RunFolder
 from utils.run.signals import catch
-from utils.text import one_form, visible
+from utils.text import count, duration, one_form, visible
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 
@@ -173,6 +175,8 @@ class Batch:
         self.failed: dict[str, str] = {}
         self.done = 0
         self.stopped = 0
+        self.trained: list[float] = []  # seconds of the runs that were not finished before
+        self.left = sum(not RunFolder(*place_of(command)).finished for command in commands.values())
         self.lock = threading.Lock()
 
     def run(self) -> int:
@@ -216,6 +220,7 @@ class Batch:
     def _run_one(self, card: str | None, number: str, run: str, command: Sequence[str]) -> None:
         mark = f"{run}: " if len(self.cards) > 1 else ""  # else lines of several runs could be mixed up
         print(f"\n== {number}{f' on GPU {card}' if card else ''}: {shown(command)}", flush=True)
+        began, finished = time.monotonic(), RunFolder(*place_of(command)).finished
         process = subprocess.Popen(
             [sys.executable, str(MAIN), *command, "--resume"],
             stdin=subprocess.DEVNULL,
@@ -236,8 +241,25 @@ class Batch:
             del self.going[run]
             if code == 0:
                 self.done += 1
+                self._say_left(finished, time.monotonic() - began)
             elif not self.stopped:
                 self.failed[run] = line.strip() if code > 0 else f"killed by {signal.Signals(-code).name}"
+
+    def _say_left(self, finished: bool, seconds: float) -> None:
+        """Say how long the rest of the list takes, by the runs so far, when one has come to its end."""
+        if finished:
+            return
+        self.trained.append(seconds)
+        self.left -= 1
+        if self.left:
+            rest = self.left * sum(self.trained) / len(self.trained) / len(self.cards)
+            say("batch", f"{count(self.left, 'run')} left, about {duration(rest)}")
+
+
+def place_of(command: Sequence[str]) -> tuple[str, str]:
+    """The checkpoint folder and the name of a run."""
+    args = options.parse_args([*command, "--resume"])
+    return args.checkpoint_dir, args.checkpoint_name
 
 
 def shown(command: Sequence[str]) -> str:
@@ -246,14 +268,19 @@ def shown(command: Sequence[str]) -> str:
 
 
 def dry_run(commands: Commands, left: dict[str, Namespace], cards: int) -> None:
-    """Print the commands, and how long what is left of them takes by one step of each network."""
+    """Say how long what is left of the list takes, and print the commands."""
+    estimate(commands, left, cards)
     for command in commands.values():
         print(shown(command))
-    print(f"\n{len(commands) - len(left)} of {len(commands)} runs are done")
+
+
+def estimate(commands: Commands, left: dict[str, Namespace], cards: int) -> None:
+    """Say how long what is left of the list takes, by one step of each network."""
+    say("batch", f"{len(commands) - len(left)} of {len(commands)} runs are done")
     if not left:
         return
-
-    from utils.benchmark import Ours, rates
+    with said_if_slow("loading", "torch"):
+        from utils.benchmark import Ours, rates
 
     measured: dict[tuple, float] = {}  # images a second
     hours: dict[tuple, list[float]] = {}
@@ -262,6 +289,10 @@ def dry_run(commands: Commands, left: dict[str, Namespace], cards: int) -> None:
         args.pretrained, args.pretrained_path = 0, None  # a step takes as long
         kind = (args.model, args.norm, args.image_size, args.batch_size, args.sam is not None, args.augmix)
         if kind not in measured:
+            say(
+                "measured",
+                f"a step of {args.model}, {args.norm}, {args.image_size} x {args.image_size} pixels",
+            )
             ours = Ours(args)
             sizes = ours.parts.dataset.sizes()
             measured[kind] = rates({"step": ours.synthetic}, rounds=1, steps_a_round=1)["step"]
@@ -272,22 +303,15 @@ def dry_run(commands: Commands, left: dict[str, Namespace], cards: int) -> None:
     for kind, each in hours.items():
         model, norm, size, batch, sam, augmix = kind
         what = f"{model}, {norm}{', SAM' * sam}{', AugMix' * augmix}, {batch} images of {size} x {size}"
-        print(f"{what}: {len(each)} runs at {measured[kind]:.1f} images/s: {duration(sum(each))}")
-    total = sum(map(sum, hours.values())) / cards
-    print(
-        f"about {duration(total)} of training{f' on {cards} GPUs' * (cards > 1)}, by one step of each network"
-    )
+        say("runs", f"{what}: {len(each)} at {measured[kind]:.1f} images/s, {duration(3600 * sum(each))}")
+    total = 3600 * sum(map(sum, hours.values())) / cards
+    say("estimate", f"about {duration(total)} of training{f' on {cards} GPUs' * (cards > 1)}")
 
 
 def epochs_left(args: Namespace) -> int:
     """The epochs that a run has yet to train."""
     log = RunFolder(args.checkpoint_dir, args.checkpoint_name) / "log.csv"
     return args.epochs - (len(log.read_text().splitlines()) - 1 if log.exists() else 0)
-
-
-def duration(hours: float) -> str:
-    """A time in words."""
-    return f"{hours:.1f} hours" if hours >= 1 else f"{max(60 * hours, 1):.0f} min"
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, find_dataset
 from utils.errors import UserError
-from utils.run.device import DTYPES, choose_device, cores, describe, peak_memory_mb
+from utils.run.cores import cores
+from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
 from utils.text import markdown_table, visible
 
 NETWORKS = ("ResNet50", "RegNet", "EfficientNet")

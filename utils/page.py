@@ -9,41 +9,57 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
-from utils.text import markdown, markdown_table, visible
+from utils.figures import as_svg
+from utils.text import markdown, markdown_table, numeric, visible
 
 TEMPLATE = Path(__file__).with_name("page.html")
+# Cells that are shown as marks, each in the colours of a kind.
+MARKS = {"helps": "good", "hurts": "bad", "less than a point": "alike", "unclear": "open"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, the name of its file without an ending, and what it shows."""
+
+    name: str
+    words: str
+    figure: Figure
 
 
 @dataclass
 class Section:
-    """Plain text, so that whoever shows it escapes it."""
+    """Plain text, so that whoever shows it escapes it; but `more`, which only pages show, is HTML."""
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
-    pictures: dict[str, str] = field(default_factory=dict)  # file names, and what they show
+    pictures: list[Picture] = field(default_factory=list)
+    bars: tuple[str, ...] = ()  # columns of shares in percent, shown as bars too
+    more: str = ""
+    card: bool = False  # what is to be seen first
+    folded: bool = False  # what few will read
 
 
 def to_markdown(sections: Sequence[Section]) -> str:
-    """The sections as Markdown, which a terminal shows as well; the first has the title."""
+    """The sections as Markdown; the first has the title."""
     parts = []
     for number, section in enumerate(sections):
         parts.append(f"{'#' if number == 0 else '##'} {section.title}")
         parts += map(markdown, section.paragraphs)
         if section.rows:
             parts.append(markdown_table(section.columns, [list(map(markdown, row)) for row in section.rows]))
-        parts += [f"![{text}]({file})" for file, text in section.pictures.items()]
+        parts += [f"![{picture.words}]({picture.name}.png)" for picture in section.pictures]
     return "\n\n".join(parts) + "\n"
 
 
-def to_page(sections: Sequence[Section], folder: Path = Path(), more: str = "") -> str:
-    """The sections as HTML, with `more` of it below; the first has the title, pictures are in `folder`."""
+def to_page(sections: Sequence[Section]) -> str:
+    """The sections as HTML; the first has the title."""
     headings = ("h1", *["h2"] * (len(sections) - 1))
-    parts = [_section(*pair, folder) for pair in zip(sections, headings, strict=True)]
-    body = "\n".join([*parts, more])
+    body = "\n".join(map(_section, sections, headings))
     return Template(TEMPLATE.read_text("utf-8")).substitute(title=text(sections[0].title), body=body)
 
 
@@ -52,34 +68,56 @@ def text(content: object) -> str:
     return escape(visible(content))
 
 
-def _section(section: Section, heading: str, folder: Path) -> str:
-    parts = [f"<{heading}>{text(section.title)}</{heading}>"]
-    parts += [f"<p>{text(paragraph)}</p>" for paragraph in section.paragraphs]
+def _section(section: Section, heading: str) -> str:
+    parts = [f"<p>{text(paragraph)}</p>" for paragraph in section.paragraphs]
     if section.rows:
-        titles = "".join(f'<th scope="col"><button>{text(title)}</button></th>' for title in section.columns)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in section.rows
-        )
-        parts.append(
-            f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
-        )
-    for file, description in section.pictures.items():
-        parts.append(f"<p>{picture(folder / file, description)}</p>")
-    return "\n".join(parts)
+        parts.append(_table(section))
+    parts += [
+        f'<figure role="img" aria-label="{text(picture.words)}">{as_svg(picture.figure)}</figure>'
+        for picture in section.pictures
+    ]
+    content = "\n".join([*parts, section.more])
+    title = f"<{heading}>{text(section.title)}</{heading}>"
+    if section.folded:
+        return f"<details><summary>{title}</summary>\n{content}</details>"
+    return f"<section{' class=card' if section.card else ''}>{title}\n{content}</section>"
 
 
-def picture(path: Path, description: str) -> str:
-    """The HTML of a PNG file."""
-    return _image(path.read_bytes(), "png", description)
+def _table(section: Section) -> str:
+    columns, rows = section.columns, section.rows
+    right = [numeric([row[number] for row in rows]) for number in range(len(columns))]
+    kinds = [" class=number" if each else "" for each in right]
+    titles = "".join(
+        f'<th scope="col"{kind}><button>{text(title)}</button></th>'
+        for title, kind in zip(columns, kinds, strict=True)
+    )
+    lines = [
+        "".join(
+            f"<td{kind}{_bar(cell) if title in section.bars else ''}>{_cell(cell)}</td>"
+            for title, cell, kind in zip(columns, row, kinds, strict=True)
+        )
+        for row in rows
+    ]
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def _bar(share: str) -> str:
+    return (
+        f' style="background: linear-gradient(90deg, var(--bar) {share}%, transparent 0)"'
+        if share != "-"
+        else ""
+    )
+
+
+def _cell(content: str) -> str:
+    kind = MARKS.get(content)
+    return f'<span class="mark {kind}">{text(content)}</span>' if kind else text(content)
 
 
 def pixels_as_image(pixels: np.ndarray, description: str) -> str:
     """The HTML of an image, uint8 [H, W, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
-    return _image(buffer.getvalue(), "jpeg", description)
-
-
-def _image(content: bytes, kind: str, description: str) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<img src="data:image/{kind};base64,{data}" alt="{text(description)}">'
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{data}" alt="{text(description)}">'

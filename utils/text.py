@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+NUMBER = r"[-+<]?\d[\d,.]*( ?%| s| min| h| ±.*| to .*)?"
+
 
 def visible(text: object) -> str:
     """Text for a terminal or a picture: a character that cannot be printed shows as its escape sequence."""
@@ -36,6 +38,25 @@ def looks_of(name: str) -> str:
 def count(number: int, what: str) -> str:
     """A number of things, as "1 image" or "2,000 images"."""
     return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """A time, as "45 s", "12 min" or "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def numeric(cells: Iterable[str]) -> bool:
+    """Whether a column holds numbers, perhaps with units and empty places, to be set to the right."""
+    found = [cell for cell in cells if cell and cell != "-"]
+    return bool(found) and all(re.fullmatch(NUMBER, cell) for cell in found)
+
+
+def shortened(text: object, most: int) -> str:
+    """Text made safe to show, of at most so many characters."""
+    shown = visible(text)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def some(names: Iterable[str], most: int, separator: str = ", ") -> str:

@@ -21,13 +21,13 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
+from utils.console import say
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
-from utils.run.device import cores
+from utils.run.cores import cores
 from utils.run.files import replacing
 from utils.run.lock import InUse, hold
-from utils.text import visible
 
 FORMAT = 3  # part of every fingerprint: raise it when `decode` or the layout of the file changes
 IMAGES_AT_ONCE = 256
@@ -85,7 +85,7 @@ def cached_images(
                 _build(path, dataset, frame, shape, places, check)
                 for other in folder.glob(f"{glob.escape(_of_frame(dataset, frame))}-*.npy"):
                     if other != path:
-                        print(f"cache: removed {visible(other)}, of other images or of these before a change")
+                        say("cache", f"removed {other}, of other images or of these before a change")
                         other.unlink()
                 pixels = _map(path, shape)
     assert pixels is not None
@@ -112,7 +112,7 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         return None
     except Exception:
         pass  # whatever is wrong with the file, the answer is to build it again
-    print(f"cache: {visible(path)} is damaged; building it again")
+    say("cache", f"{path} is damaged; building it again")
     return None
 
 
@@ -128,7 +128,7 @@ def _locked(path: Path, check: Callable[[], None]) -> Iterator[None]:
             except InUse as error:
                 check()
                 if not waiting:
-                    print(f"cache: waiting, since {visible(error)}")
+                    say("cache", f"waiting, since {error}")
                     waiting = True
                 time.sleep(0.2)
         yield
@@ -150,7 +150,7 @@ def remembering(note: Path, check: Callable[[], None]) -> Iterator[Callable[[Cal
 
     def forgotten(error: OSError) -> None:
         reason = error.strerror or "it took no more"
-        print(f"cache: {visible(note)} cannot be written ({reason}), so this is found anew each time")
+        say("cache", f"{note} cannot be written ({reason}), so this is found anew each time")
 
     with ExitStack() as stack:
         try:

@@ -23,13 +23,13 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
+from utils.console import say, warn
 from utils.data.cache import cache_file, cached_images, decoded_in_memory, decoded_size
 from utils.data.decode import Frame, UnreadableImage, decode
 from utils.data.folders import Dataset
 from utils.errors import UserError
-from utils.run.device import cores
+from utils.run.cores import cores
 from utils.run.signals import catch
-from utils.text import visible
 
 Pixels = torch.Tensor | np.ndarray  # uint8 [N, S, S, 3]
 
@@ -79,17 +79,18 @@ def _disk_or_off(dataset: Dataset, frame: Frame, cache_dir: Path) -> str:
     """Where decoded images are kept without being told."""
     size = f"{decoded_size(dataset, frame) / 1e9:.2g} GB"
     if cache_file(dataset, frame, cache_dir).exists():
-        print(f"cache    {size} of decoded images in {visible(cache_dir)}")
+        say("cache", f"{size} of decoded images in {cache_dir}")
         return "disk"
     place = next(folder for folder in (cache_dir.resolve(), *cache_dir.resolve().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
-    told = f"{size} of decoded images; {free / 1e9:.2g} GB are free in {visible(cache_dir)}"
+    told = f"{size} of decoded images; {free / 1e9:.2g} GB are free in {cache_dir}"
     if 4 * decoded_size(dataset, frame) <= free:
-        print(f"cache    {told}")
+        say("cache", told)
         return "disk"
-    print(
-        f"cache    off: {told}, and they would take more than a quarter of that; images are decoded as they "
-        "are needed"
+    say(
+        "cache",
+        f"off: {told}, and they would take more than a quarter of that; images are decoded as they are "
+        "needed",
     )
     return "off"
 
@@ -147,7 +148,7 @@ class DecodedImages(TorchDataset):
     def batches(self, index_lists: Iterable[np.ndarray]) -> Iterator[torch.Tensor]:
         context = "fork" if sys.platform == "linux" else None
         if self.num_workers and (reason := _no_processes(self.num_workers, context)):
-            print(f"warning  images are decoded in one process, since no others can be started ({reason})")
+            warn(f"images are decoded in one process, since no others can be started ({reason})")
             self.num_workers = 0
         loader = DataLoader(
             self,

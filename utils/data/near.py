@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from utils.data.decode import THUMBNAIL_SIDE as SIDE
-from utils.run.device import DTYPES, choose_precision, cores
+from utils.run.cores import cores
+from utils.run.device import DTYPES, choose_precision
 
 NEAR_FORMAT = 1  # raise it when other pairs are found
 FREQUENCIES = 8  # along an axis; all pairs but the mean's

@@ -1,25 +1,37 @@
 """Compare the finished runs in a folder: python -m utils.report --help."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import options
+from utils.console import say, show, show_table
 from utils.errors import UserError, explain
 from utils.flags import Help, Parser, run_flags
-from utils.page import to_markdown
-from utils.report import page, pictures
+from utils.page import to_markdown, to_page
 from utils.report.comparison import Evidence
+from utils.report.packed import pack, unpacked
 from utils.report.runs import Run, find_runs, group
-from utils.report.sections import make_sections
+from utils.report.sections import (
+    BEST_RUN,
+    FIGURES,
+    accuracies_table,
+    effects_table,
+    make_sections,
+    runs_section,
+    verdict,
+)
 from utils.report.tricks import Tricks, values_of
 from utils.run.files import replacing
-from utils.text import visible
+from utils.run.pictures import save
+from utils.text import count, visible
 
 # Flags that do not make a run another experiment.
 NOT_OF_EXPERIMENT = (*options.NOT_OF_THE_RUN, "seed", "num_classes", "demo")
+
+ACCURACIES = ("experiment", "validation, %", "test, %", "balanced test, %", "seeds", "minutes")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         description="Which tricks help: compares the finished runs in a folder.",
         formatter_class=Help,
     )
-    parser.add_argument("folder", metavar="CHECKPOINT_DIR", type=Path, help="the folder of all runs")
+    parser.add_argument(
+        "runs", metavar="CHECKPOINT_DIR", type=Path, help="the folder of all runs, or a file of --pack"
+    )
     parser.add_argument(
         "--baseline",
         metavar="NAME",
@@ -38,12 +52,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="where to write (default: CHECKPOINT_DIR/report)"
     )
+    parser.add_argument(
+        "--pack",
+        metavar="FILE",
+        type=Path,
+        help="write what a report needs of the runs into one small ZIP file, instead of a report",
+    )
     args = parser.parse_args(argv)
+    output = args.output or (args.runs.with_suffix("") if args.runs.is_file() else args.runs) / "report"
     try:
-        write_report(args.folder, args.baseline, args.output or args.folder / "report")
+        if args.pack:
+            runs = pack(args.runs, args.pack)
+            say("packed", f"{count(runs, 'run')} in {args.pack}, {args.pack.stat().st_size / 1e6:.2f} MB")
+            return 0
+        with unpacked(args.runs) as root:
+            write_report(root, args.baseline, output)
         return 0
     except OSError as error:
-        return fail(explain(error, args.folder, "try again"))
+        return fail(explain(error, args.runs, "try again"))
     except UserError as error:
         return fail(error)
 
@@ -58,15 +84,37 @@ def write_report(root: Path, baseline: str | None, folder: Path) -> None:
     """Compare the runs under `root`, print what is found, and write it into `folder`. Raises `UserError`."""
     evidence, left_out = gather(root, baseline)
     sections = make_sections(evidence, left_out)
-
     folder.mkdir(parents=True, exist_ok=True)
-    pictures.draw_all(evidence, folder)
-    contents = {"report.html": page.render(sections, evidence, folder), "report.md": to_markdown(sections)}
-    for name, content in contents.items():
+    for section in sections:
+        for picture in section.pictures:
+            if section.title != BEST_RUN:
+                save(picture.figure, folder / f"{picture.name}.png")
+    page = to_page([*sections, runs_section(evidence, folder)])
+    for name, content in {"report.html": page, "report.md": to_markdown(sections)}.items():
         with replacing(folder / name, "w", encoding="utf-8") as file:
             file.write(content)
-    print(contents["report.md"])
-    print(f"written to {visible(folder)}: report.md, report.html, and the pictures")
+    print_report(evidence, left_out)
+    say("written", f"{folder}: report.html, report.md and its pictures")
+
+
+def print_report(evidence: Evidence, left_out: Sequence[str]) -> None:
+    """Say what is found, in the width of a terminal: the rest is on the page."""
+    for number, paragraph in enumerate(verdict(evidence).paragraphs):
+        say("" if number else "verdict", paragraph)
+    tables = (
+        (effects_table(evidence), ("trick", "verdict", *FIGURES[:2], "time")),
+        (accuracies_table(evidence), ACCURACIES),
+    )
+    for (columns, rows), shown in tables:
+        places = [columns.index(title) for title in shown if title in columns]
+        if rows:
+            show("")
+            show_table(
+                [columns[place] for place in places], [[row[place] for place in places] for row in rows]
+            )
+    show("")
+    for reason in left_out:
+        say("left out", reason)
 
 
 def gather(root: Path, baseline: str | None) -> tuple[Evidence, list[str]]:

@@ -13,6 +13,8 @@ from utils.report.statistics import LEVEL, PERCENT, Estimate, accuracy, differen
 from utils.report.tricks import Tricks
 
 WORTH_SEEING = 0.5  # points of accuracy; the report says what it would take to see so much
+SMALL_EFFECT = 1.0  # points; the report says of which tricks it is shown that they make less
+HELPS, HURTS, SMALL, UNKNOWN = "helps", "hurts", "less than a point", "unclear"
 
 
 Pair = tuple[str, str]  # the experiment that is looked at, and what it is compared with
@@ -29,14 +31,16 @@ class Finding:
     pairs: tuple[Pair, ...]
     estimate: Estimate
     p: float
+    reach: float  # in points, of the interval that allows for all findings of accuracy; else infinite
 
     @property
     def verdict(self) -> str:
         """What the evidence says of the first ones."""
         if self.p < LEVEL:
-            return "helps" if self.estimate.mean > 0 else "hurts"
-        alike = self.estimate.low == self.estimate.high == 0
-        return "right on the same images" if alike else "cannot be told apart"
+            return HELPS if self.estimate.mean > 0 else HURTS
+        if self.estimate.low == self.estimate.high == 0:
+            return "right on the same images"
+        return SMALL if abs(self.estimate.mean) + self.reach < SMALL_EFFECT else UNKNOWN
 
 
 class Evidence:
@@ -55,11 +59,11 @@ class Evidence:
         compared = [(pair,) for pair in [*pairs, *relatives]]
         wanted = [*compared, *tricks_alone]
         self.findings = self._find(wanted, "correct", PERCENT)
-        self.against_baseline = [self.findings[(pair,)] for pair in pairs]
-        self.against_relative = [self.findings[(pair,)] for pair in relatives]
-        self.compared = [self.findings[several] for several in dict.fromkeys(compared)]
         effects = [self.findings[several] for several in tricks_alone]
         self.effects = sorted(effects, key=lambda effect: -effect.estimate.mean)
+        # Of pairs that are not the whole evidence of a trick, which is among the effects.
+        told = {effect.pairs for effect in self.effects}
+        self.compared = [self.findings[pair] for pair in dict.fromkeys(compared) if pair not in told]
         self.accuracies = {
             name: accuracy(found.of_images("correct", list(found.runs)))
             for name, found in self.experiments.items()
@@ -81,8 +85,19 @@ class Evidence:
 
     @property
     def best(self) -> str:
-        """The experiment that validates best."""
-        return max(self.experiments, key=lambda name: self.experiments[name].mean("val_accuracy"))
+        """The experiment that validates best, of those that ran as long as the baseline."""
+        epochs = self.experiments[self.baseline].epochs
+        names = [name for name, found in self.experiments.items() if found.epochs == epochs]
+        return max(names, key=lambda name: self.experiments[name].mean("val_accuracy"))
+
+    def times(self, pairs: tuple[Pair, ...]) -> tuple[float, float, float]:
+        """How many times as long the first of pairs train as the second: lowest, median, highest."""
+        ratios = [
+            self.experiments[a].runs[seed].minutes[1] / self.experiments[b].runs[seed].minutes[1]
+            for a, b in pairs
+            for seed in self.seeds_of(pairs)
+        ]
+        return min(ratios), float(np.median(ratios)), max(ratios)
 
     @property
     def images(self) -> int:
@@ -119,7 +134,13 @@ class Evidence:
         p = {same[pairs]: estimate.p for pairs, estimate in estimates.items()}
         adjusted = dict(zip(p, holm(list(p.values())), strict=True))
         return {
-            pairs: Finding(self._words(pairs[0]), pairs, estimate, adjusted[same[pairs]])
+            pairs: Finding(
+                self._words(pairs[0]),
+                pairs,
+                estimate,
+                adjusted[same[pairs]],
+                estimate.spread.reach(LEVEL / len(p)) if unit == PERCENT else math.inf,
+            )
             for pairs, estimate in estimates.items()
         }
 

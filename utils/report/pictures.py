@@ -1,8 +1,6 @@
 """The pictures of the report, in colours that people with any common colour blindness can tell apart."""
 
-from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,104 +8,77 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from utils.report.comparison import Evidence
-from utils.run.pictures import BLUE, GREEN, VERMILION, save
-from utils.text import visible
+from utils.figures import BLUE, GREEN, GREY, INK, VERMILION, WIDTH, plain
+from utils.report.comparison import HELPS, HURTS, Evidence
+from utils.text import count, shortened, visible
 
-COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+COLOURS = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", INK)  # Okabe and Ito's
 MARKERS = "osD^vP*"
-GREY = "#888888"
-LONGEST_LABEL = 48
-WIDTH = 7.5  # inches: legible on a phone too
+LONGEST_NAME = 28
 
 
-def draw_all(evidence: Evidence, folder: Path) -> None:
-    """Write every picture that the sections name into `folder`."""
-    accuracies(evidence, folder / "accuracies.png")
-    cost(evidence, folder / "cost.png")
-    learning_curves(evidence, folder / "learning_curves.png")
-    if evidence.effects:
-        effects(evidence, folder / "effects.png")
-
-
-def accuracies(evidence: Evidence, path: Path) -> None:
-    """Test accuracy of every experiment with its interval, the best on top."""
+def accuracies(evidence: Evidence) -> Figure:
+    """Test accuracy of every experiment with its interval beside its time of training, the best on top."""
     names = sorted(evidence.experiments, key=lambda name: evidence.accuracies[name].mean)
-    figure, axes = _rows_of_dots(len(names))
+    figure, (axes, cost) = _rows(len(names), 2)
     for network, style in _networks(evidence).items():
         rows = [row for row, name in enumerate(names) if evidence.tricks.network(name) == network]
         found = [evidence.accuracies[names[row]] for row in rows]
         means = np.array([estimate.mean for estimate in found])
         reach = np.abs([[estimate.low, estimate.high] for estimate in found] - means[:, None]).T
-        axes.errorbar(means, rows, xerr=reach, linestyle="", capsize=2.5, label=visible(network), **style)
+        axes.errorbar(means, rows, xerr=reach, linestyle="", capsize=2, label=visible(network), **style)
+        minutes = np.array([evidence.experiments[names[row]].minutes for row in rows])
+        middle = minutes[:, 1]
+        cost.errorbar(
+            middle, rows, xerr=np.abs(minutes[:, [0, 2]] - middle[:, None]).T, linestyle="", **style
+        )
     baseline = evidence.accuracies[evidence.baseline].mean
     axes.axvline(baseline, color=GREY, linestyle="--", linewidth=1, label="baseline", zorder=0)
-    axes.set_yticks(range(len(names)), [_label(evidence, name) for name in names])
+    axes.set_yticks(range(len(names)), [shortened(name, LONGEST_NAME) for name in names], fontsize=8)
     one_seed = any(estimate.spread.seeds == 1 for estimate in evidence.accuracies.values())
     of_these = "\n(of one seed: for these trained networks only)" * one_seed
-    axes.set_xlabel(f"Test accuracy (%), with 95 % intervals{of_these}")
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    save(figure, path)
+    axes.set_xlabel(f"Test accuracy (%),\n95 % intervals{of_these}", fontsize=8)
+    cost.set_xlim(0, 1.1 * max(found.minutes[2] for found in evidence.experiments.values()))
+    cost.set_xlabel("Minutes,\nquartiles", fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    return figure
 
 
-def effects(evidence: Evidence, path: Path) -> None:
+def effects(evidence: Evidence) -> Figure:
     """The mean effect of each trick over the pairs that differ by it, the most helpful on top."""
     found = evidence.effects[::-1]
-    figure, axes = _rows_of_dots(len(found))
+    figure, (axes,) = _rows(len(found), 1)
     for row, effect in enumerate(found):
         estimate = effect.estimate
-        colour = {"helps": BLUE, "hurts": VERMILION}.get(effect.verdict, GREY)
+        colour = {HELPS: BLUE, HURTS: VERMILION}.get(effect.verdict, GREY)
         reach = [[estimate.mean - estimate.low], [estimate.high - estimate.mean]]
-        filled = "white" if colour == GREY else colour
+        filled = "none" if colour == GREY else colour
         axes.errorbar(
-            estimate.mean, row, xerr=reach, fmt="o", color=colour, markerfacecolor=filled, capsize=2.5
+            estimate.mean, row, xerr=reach, fmt="o", color=colour, markerfacecolor=filled, capsize=2
         )
     axes.axvline(0, color=GREY, linewidth=1, zorder=0)
+    several = any(len(effect.pairs) > 1 for effect in found)
     axes.set_yticks(
         range(len(found)),
         [
-            f"{visible(effect.words)} ({len(effect.pairs)} pair{'s' * (len(effect.pairs) > 1)})"
+            shortened(effect.words, LONGEST_NAME) + f" ({count(len(effect.pairs), 'pair')})" * several
             for effect in found
         ],
+        fontsize=8,
     )
-    axes.set_xlabel("Difference in test accuracy (points)\n95 % intervals; filled: helps or hurts")
-    save(figure, path)
+    axes.set_xlabel(
+        "Difference in test accuracy (points)\n95 % intervals; filled: helps or hurts", fontsize=8
+    )
+    return figure
 
 
-def cost(evidence: Evidence, path: Path) -> None:
-    """Test accuracy against minutes of training; the front has no experiment above and left of it."""
-    minutes = {name: found.mean("minutes") for name, found in evidence.experiments.items()}
-    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
-    axes = _plain(figure.subplots())
-    for network, style in _networks(evidence).items():
-        names = [name for name in minutes if evidence.tricks.network(name) == network]
-        means = [evidence.accuracies[name].mean for name in names]
-        axes.plot([minutes[name] for name in names], means, linestyle="", label=visible(network), **style)
-    front, best = [], -1.0
-    for name in sorted(minutes, key=lambda name: (minutes[name], -evidence.accuracies[name].mean)):
-        if evidence.accuracies[name].mean > best:
-            best = evidence.accuracies[name].mean
-            front.append(name)
-    xs, ys = [minutes[name] for name in front], [evidence.accuracies[name].mean for name in front]
-    axes.step(xs, ys, where="post", color=GREY, linestyle=":", zorder=0)
-    axes.plot(xs, ys, "o", color=GREY, markersize=13, fillstyle="none", label="none is better in less time")
-    for name, x, y in zip(front, xs, ys, strict=True):
-        axes.annotate(
-            _label(evidence, name), (x, y), (-4, 5), textcoords="offset points", ha="right", fontsize=8
-        )
-    axes.margins(x=0.15, y=0.12)
-    axes.set_xlabel("Training time (minutes a run)")
-    axes.set_ylabel("Test accuracy (%)")
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    save(figure, path)
-
-
-def learning_curves(evidence: Evidence, path: Path) -> None:
+def learning_curves(evidence: Evidence) -> Figure:
     """Validation accuracy by epoch, the mean over seeds, a panel for each network and optimizer."""
     groups: dict[str, list[str]] = {}
     for name in evidence.experiments:
         groups.setdefault(evidence.tricks.group(name), []).append(name)
-    figure = Figure(figsize=(WIDTH, 0.5 + 2.7 * len(groups)), layout="constrained")
+    legends = [0.4 + 0.17 * ((len(names) + 1) // 2) for names in groups.values()]
+    figure = Figure(figsize=(WIDTH, 0.4 + 2.6 * len(groups) + sum(legends)), layout="constrained")
     styles = list(product(("-", "--", ":"), COLOURS))
     panels = figure.subplots(len(groups), squeeze=False, sharex=True, sharey=True)[:, 0]
     for axes, (group, names) in zip(panels, groups.items(), strict=True):
@@ -118,30 +89,33 @@ def learning_curves(evidence: Evidence, path: Path) -> None:
             mean = np.mean([curve[:length] for curve in curves], axis=0)
             marker = "o" if length <= 10 else ""
             axes.plot(
-                range(1, length + 1), mean, line, color=colour, marker=marker, label=_label(evidence, name)
+                range(1, length + 1),
+                mean,
+                line,
+                color=colour,
+                marker=marker,
+                markersize=3,
+                label=shortened(name, LONGEST_NAME),
             )
-        _plain(axes)
-        axes.set_title(visible(group), loc="left")
-        axes.set_ylabel("Validation accuracy (%)")
+        plain(axes).set_title(visible(group), loc="left", fontsize=9)
+        axes.set_ylabel("Validation accuracy (%)", fontsize=8)
+        axes.set_xlabel("Epoch", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(labelbottom=True)
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    panels[-1].set_xlabel("Epoch")
-    save(figure, path)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False, fontsize=7)
+    return figure
 
 
-def _rows_of_dots(count: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 1.6 + 0.27 * count), layout="constrained")
-    axes = _plain(figure.subplots())
-    axes.set_ylim(-0.6, count - 0.4)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    return figure, axes
-
-
-def _plain(axes: Axes) -> Axes:
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
+def _rows(number: int, panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure of so many rows, with as many panels beside each other."""
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.24 * number), layout="constrained")
+    ratios = [2, 1][:panels]
+    found = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=ratios)[0]
+    for axes in found:
+        plain(axes).set_ylim(-0.6, number - 0.4)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.tick_params(axis="x", labelsize=8)
+    return figure, list(found)
 
 
 def _networks(evidence: Evidence) -> dict[str, dict[str, Any]]:
@@ -151,11 +125,3 @@ def _networks(evidence: Evidence) -> dict[str, dict[str, Any]]:
         network: {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         for number, network in enumerate(networks)
     }
-
-
-def _label(evidence: Evidence, name: str) -> str:
-    """The letters of an experiment if no other has the same, else its name, in so far as there is room."""
-    letters: Sequence[str] = [evidence.tricks.letters(other) for other in evidence.experiments]
-    own = evidence.tricks.letters(name)
-    label = visible(own if letters.count(own) == 1 else name)
-    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"

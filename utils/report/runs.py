@@ -16,20 +16,23 @@ from utils.errors import UserError
 from utils.run.files import read_json
 from utils.run.records import About, Result
 
+DEMO = "demo"  # how main.py --demo calls its run
+
 
 @dataclass(frozen=True)
 class Run:
     """One finished run; the arrays are over its n test images."""
 
     folder: Path
-    experiment: str  # the folder's name in the checkpoint folder, without the seed's
+    name: str  # the folder's, in the checkpoint folder
+    experiment: str  # the name without the seed's
     seed: int
     flags: Mapping[str, Any]
     settings: Mapping[str, Any]  # what makes it another experiment, that is without the seed
     val_accuracy: float  # of the best epoch, in percent
     test_accuracy: float
-    minutes: float  # of training
-    images_per_second: float
+    minutes: tuple[float, float, float]  # of training, at the quartiles of the epochs' speeds: short to long
+    images_per_second: float  # the median
     memory: float  # at most, in MB
     val_accuracies: Sequence[float]  # of each epoch
     paths: Sequence[str]  # in the data folder
@@ -40,6 +43,11 @@ class Run:
     uncalibrated: np.ndarray  # those as trained
     log_likelihoods: np.ndarray | None  # log p of the right classes as trained; older runs have six decimals
     top_accuracy: float  # the right class is among the first five, in percent
+
+    @property
+    def epochs(self) -> int:
+        """For how many it was to run."""
+        return self.flags["epochs"]
 
     @property
     def correct(self) -> np.ndarray:
@@ -63,6 +71,16 @@ class Experiment:
 
     name: str
     runs: Mapping[int, Run]
+
+    @property
+    def epochs(self) -> int:
+        """For how many the runs were to run."""
+        return next(iter(self.runs.values())).epochs
+
+    @property
+    def minutes(self) -> np.ndarray:
+        """Those of the runs, on average: [3]."""
+        return np.mean([run.minutes for run in self.runs.values()], axis=0)
 
     def of_images(self, figure: str, seeds: Sequence[int]) -> np.ndarray:
         """A figure of the test images, such as "correct", in the runs of these seeds: [S, n]."""
@@ -115,17 +133,23 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
     if not all(isinstance(flags[name], kind) for name, kind in kinds.items()) or flags["epochs"] < 1:
         raise ValueError(flags)
     own = settings(flags, about.teacher)
+    speeds = np.array([_finite(row["images_per_second"]) for row in log])
+    images = (result.split_sizes or {}).get("train") or result.train_seconds * result.images_per_second / len(
+        log
+    )
+    minutes = len(log) * images / np.quantile(speeds, (0.75, 0.5, 0.25)) / 60
     hash(tuple(own.values()))  # raises for what is no plain value
     return Run(
         folder=folder,
+        name=name,
         experiment=re.sub(r"/seed\d+$", "", name),
         seed=flags["seed"],
         flags=flags,
         settings=own,
         val_accuracy=_finite(result.val_accuracy),
         test_accuracy=_finite(result.test_accuracy),
-        minutes=_finite(result.train_seconds) / 60,
-        images_per_second=_finite(result.images_per_second),
+        minutes=(_finite(minutes[0]), _finite(minutes[1]), _finite(minutes[2])),
+        images_per_second=float(np.median(speeds)),
         memory=max(_finite(row["peak_memory_mb"]) for row in log),
         val_accuracies=[_finite(row["val_accuracy"]) for row in log],
         paths=found.paths,
@@ -166,12 +190,14 @@ def group(runs: Sequence[Run], baseline: str) -> tuple[dict[str, Experiment], li
         others = found.setdefault(run.experiment, {})
         first = next(iter(others.values()), run)
         other_flags = sorted(key for key in run.settings if run.settings[key] != first.settings.get(key))
-        if _tested_on(run) != _tested_on(reference):
-            left_out.append(f"run {run.folder} was tested on other images than {reference.folder}")
+        if run.experiment == DEMO != baseline and run.flags.get("demo"):
+            left_out.append(f"run {run.name} is the demo's own")
+        elif _tested_on(run) != _tested_on(reference):
+            left_out.append(f"run {run.name} was tested on other images than {reference.name}")
         elif other_flags:
-            left_out.append(f"run {run.folder} has other flags than {first.folder}: {', '.join(other_flags)}")
+            left_out.append(f"run {run.name} has other flags than {first.name}: {', '.join(other_flags)}")
         elif run.seed in others:
-            left_out.append(f"run {run.folder} has the seed of {others[run.seed].folder}")
+            left_out.append(f"run {run.name} has the seed of {others[run.seed].name}")
         else:
             others[run.seed] = run
     grouped = {name: Experiment(name, dict(sorted(found[name].items()))) for name in names if found[name]}

@@ -1,119 +1,227 @@
 """What the report says, in sections of text, tables and pictures."""
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
 
-from learning.results import MANY_CLASSES, class_table
-from utils.page import Section
-from utils.report.comparison import WORTH_SEEING, Evidence, Finding, takes
+from learning.results import PAGE
+from learning.run_page import MANY_CLASSES, class_section, error_section
+from utils.page import Picture, Section
+from utils.page import text as html
+from utils.report import pictures
+from utils.report.comparison import (
+    HELPS,
+    HURTS,
+    SMALL,
+    SMALL_EFFECT,
+    UNKNOWN,
+    WORTH_SEEING,
+    Evidence,
+    Finding,
+    takes,
+)
 from utils.report.confidence import unavoidable_error
 from utils.report.statistics import LEVEL, POWER
 from utils.text import count
 
+BEST_RUN = "The best run, class by class"
+NAMED = 6  # tricks in a sentence
+
 
 def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
     """All sections in order; `left_out` says which runs are not among the evidence."""
-    sections = [_summary(evidence), _accuracies(evidence)]
-    if evidence.against_baseline:
-        text = f"The difference in test accuracy to {evidence.baseline}, in points."
-        sections.append(_comparisons("Against the baseline", text, evidence.against_baseline))
-    if evidence.against_relative:
-        text = (
-            "The difference in test accuracy to the experiment that differs by one trick alone, in points. "
-            "Where there are several of those, it is the one that lacks the trick added last."
-        )
-        sections.append(_comparisons("Against the nearest relative", text, evidence.against_relative))
+    sections = [verdict(evidence)]
     if evidence.effects:
-        sections.append(_effects(evidence))
+        figure = pictures.effects(evidence)
+        sections.append(
+            Section(
+                "The effect of each trick",
+                [
+                    "On test accuracy, in points: the mean over all pairs of experiments that differ by that "
+                    "trick alone. Time is that of training, as a multiple of what it takes without: the "
+                    "median over pairs and seeds, with the lowest and the highest."
+                ],
+                *effects_table(evidence),
+                [
+                    Picture(
+                        "effects", "The effect of each trick on test accuracy, with 95 % intervals", figure
+                    )
+                ],
+            )
+        )
+    sections.append(_accuracies(evidence))
+    if evidence.compared:
+        sections.append(_comparisons(evidence))
     if evidence.losses:
         sections.append(_confidences(evidence))
     if any(effect.pairs in evidence.likelihoods for effect in evidence.effects):
         sections.append(_effects_on_confidences(evidence))
-    sections.append(_classes(evidence))
-    pictures = {"learning_curves.png": "Validation accuracy by epoch, a panel for each network and optimizer"}
-    sections += [Section("Learning curves", pictures=pictures), _how_to_read(evidence)]
+    curves = Picture(
+        "learning_curves",
+        "Validation accuracy by epoch, a panel for each network and optimizer",
+        pictures.learning_curves(evidence),
+    )
+    sections += [Section("Learning curves", pictures=[curves]), *_best_run(evidence), _how_to_read(evidence)]
     if left_out:
         sections.append(Section("Left out", list(left_out)))
     return sections
 
 
-def _summary(evidence: Evidence) -> Section:
+def verdict(evidence: Evidence) -> Section:
+    """What the evidence comes to."""
     best = evidence.experiments[evidence.best]
     runs = sum(len(found.runs) for found in evidence.experiments.values())
-    paragraphs = [
-        f"{count(len(evidence.experiments), 'experiment')} in {count(runs, 'run')}, tested on the same "
-        f"{evidence.images:,} images.",
-        f"Best on the validation images: {best.name}, with a test accuracy of "
-        f"{_mean_and_deviation(best.mean('test_accuracy'), best.deviation('test_accuracy'))} %.",
-    ]
-    shared = evidence.tricks.shared()
-    if shared:
-        paragraphs.append(f"All have in common: {', '.join(shared)}.")
-    told: dict[str, list[str]] = {}
-    findings = _told(evidence)
-    for what, finding in findings:
-        told.setdefault(finding.verdict, []).append(f"{what} ({finding.estimate.mean:+.2f} points)")
-    for verdict, title in (("helps", "More accurate"), ("hurts", "Less accurate")):
-        if verdict in told:
-            paragraphs.append(f"{title}: {'; '.join(told[verdict])}.")
-    if unknown := told.get("cannot be told apart"):
+    findings: dict[str, list[tuple[str, Finding]]] = {}
+    told_of = _told(evidence)
+    for words, finding in told_of:
+        findings.setdefault(finding.verdict, []).append((words, finding))
+    paragraphs = []
+    for kind, verb in ((HELPS, "Helps"), (HURTS, "Hurts")):
+        if found := findings.pop(kind, None):
+            told = [f"{words} ({finding.estimate.mean:+.2f} points)" for words, finding in found]
+            paragraphs.append(f"{verb}: {_listed(told)}.")
+        elif kind == HELPS and told_of:
+            paragraphs.append("Nothing is shown to help.")
+    if found := findings.pop(SMALL, None):
+        told = [words for words, _ in found]
+        paragraphs.append(f"Shown to make less than {SMALL_EFFECT:g} point of difference: {_listed(told)}.")
+    if unknown := findings.get(UNKNOWN):
+        names = [words for words, _ in unknown]
+        seeds = min(finding.estimate.spread.seeds for _, finding in unknown)
         paragraphs.append(
-            f"{len(unknown)} of {len(findings)} comparisons cannot be told apart with so many images "
-            "and seeds."
+            f"Unclear, on {evidence.images:,} test images with {count(seeds, 'seed')}: {_listed(names)}."
         )
-    return Section("Which tricks help", paragraphs)
+    paragraphs.append(
+        f"Best on the validation images: {best.name}, with a test accuracy of "
+        f"{_mean_and_deviation(best.mean('test_accuracy'), best.deviation('test_accuracy'))} %."
+    )
+    shared = evidence.tricks.shared()
+    also = f"; all have in common: {', '.join(shared)}" if shared else ""
+    paragraphs.append(
+        f"{count(len(evidence.experiments), 'experiment')} in {count(runs, 'run')}, compared with "
+        f"{evidence.baseline} on the same {evidence.images:,} test images{also}."
+    )
+    return Section("Which tricks help", paragraphs, card=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _told(evidence: Evidence) -> list[tuple[str, Finding]]:
-    """The comparisons that the summary tells, in words: of experiments, and of tricks over several pairs."""
-    findings = [*evidence.compared, *(effect for effect in evidence.effects if len(effect.pairs) > 1)]
-    found = []
-    for finding in findings:
-        (name, other), *more = finding.pairs
-        words = f"{finding.words} over {len(finding.pairs)} pairs" if more else f"{name} against {other}"
-        found.append((words, finding))
-    return found
+    """The findings that the verdict names: the tricks, and the experiments that differ by several."""
+    baseline = evidence.baseline
+    several = [
+        (f"{found.pairs[0][0]} against {baseline}", found)
+        for found in evidence.compared
+        if found.pairs[0][1] == baseline and len(evidence.tricks.differences(*found.pairs[0])) > 1
+    ]
+    return [*((effect.words, effect) for effect in evidence.effects), *several]
 
 
-def _accuracies(evidence: Evidence) -> Section:
-    rows = []
+def effects_table(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the effect of each trick."""
+    rows = [
+        [
+            effect.words,
+            effect.verdict,
+            *_figures(effect),
+            *_time(evidence, effect),
+            takes(effect.estimate),
+            str(len(effect.pairs)),
+        ]
+        for effect in evidence.effects
+    ]
+    return ["trick", "verdict", *FIGURES, *TIME, TAKES, "pairs"], rows
+
+
+def accuracies_table(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of the accuracies of experiments."""
     every_run = [run for found in evidence.experiments.values() for run in found.runs.values()]
     accuracies = {"validation, %": "val_accuracy", "test, %": "test_accuracy"}
     if any(run.flags.get("class_weights") == "balanced" for run in every_run):
         accuracies["balanced test, %"] = "balanced_accuracy"
+    rows = []
     for name, found in evidence.experiments.items():
-        runs = list(found.runs.values())
         figures = [
             _mean_and_deviation(found.mean(each), found.deviation(each)) for each in accuracies.values()
         ]
         marks = {"baseline": name == evidence.baseline != "baseline", "best": name == evidence.best}
         told = ", ".join(mark for mark, holds in marks.items() if holds)
+        low, middle, high = found.minutes
         rows.append(
             [
                 f"{name} ({told})" if told else name,
-                evidence.tricks.letters(name),
                 *figures,
-                str(len(runs)),
-                f"{found.mean('minutes'):.2f}",
+                str(len(found.runs)),
+                f"{middle:.2f}",
+                f"{100 * (high - low) / middle:.0f} %",
                 f"{found.mean('images_per_second'):.0f}",
-                f"{max(run.memory for run in runs):.0f}",
+                f"{max(run.memory for run in found.runs.values()):.0f}",
+                evidence.tricks.letters(name),
             ]
         )
-    columns = ["experiment", "tricks", *accuracies, "seeds"]
-    columns += ["minutes of training", "images a second", "peak memory, MB"]
+    columns = [
+        "experiment",
+        *accuracies,
+        "seeds",
+        "minutes",
+        "noise",
+        "images a second",
+        "peak memory, MB",
+        "tricks",
+    ]
+    return columns, rows
+
+
+def _accuracies(evidence: Evidence) -> Section:
+    columns, rows = accuracies_table(evidence)
     legend = ", ".join(f"{short} = {name}" for short, name in evidence.tricks.legend().items())
-    text = ["Of the epoch that validated best; mean ± standard deviation over the seeds."]
-    if len(accuracies) > 2:
+    text = [
+        "Of the epoch that validated best; mean ± standard deviation over the seeds. Minutes are those of "
+        "training, at the median speed; noise is how far the quartiles of the speed are apart, as a share of "
+        "it."
+    ]
+    epochs = {name: found.epochs for name, found in evidence.experiments.items()}
+    usual = epochs[evidence.baseline]
+    if others := [f"{name} ({number})" for name, number in epochs.items() if number != usual]:
+        text.append(
+            f"Of other numbers of epochs than the {usual} of {evidence.baseline}, and so never the best: "
+            f"{', '.join(others)}."
+        )
+    if "balanced test, %" in columns:
         text.append(
             "Balanced: the mean over classes, by which runs with class weights choose their epoch. The best "
             "experiment and all comparisons go by the accuracy over all images."
         )
     text += [f"{legend}."] if legend else []
-    pictures = {
-        "accuracies.png": "Test accuracy of each experiment, with 95 % intervals",
-        "cost.png": "Test accuracy against minutes of training",
-    }
-    return Section("Accuracy", text, columns, rows, pictures)
+    words = "Test accuracy of each experiment, with 95 % intervals, and its minutes of training"
+    picture = Picture("accuracies", words, pictures.accuracies(evidence))
+    return Section("Accuracy and cost", text, columns, rows, [picture])
+
+
+def _comparisons(evidence: Evidence) -> Section:
+    rows = [
+        [
+            *finding.pairs[0],
+            finding.words,
+            finding.verdict,
+            *_figures(finding),
+            *_time(evidence, finding),
+            takes(finding.estimate),
+            str(finding.estimate.spread.seeds),
+        ]
+        for finding in evidence.compared
+    ]
+    columns = ["experiment", "against", "differs by", "verdict", *FIGURES, *TIME, TAKES, "seeds"]
+    text = (
+        f"Against {evidence.baseline}, and against the experiment that differs by one trick alone (where "
+        "there are several of those, by the one added last). What the table of tricks shows is left out."
+    )
+    return Section("One experiment against another", [text], columns, rows)
 
 
 def _confidences(evidence: Evidence) -> Section:
@@ -153,66 +261,65 @@ def _effects_on_confidences(evidence: Evidence) -> Section:
         if found := evidence.likelihoods.get(effect.pairs):
             error = errors.difference(found.pairs, evidence.seeds_of(found.pairs))
             change = [f"{error.mean:+.2f}", f"{error.low:+.2f} to {error.high:+.2f}"]
-            rows.append([effect.words, *_figures(found, digits=4), *change, str(len(found.pairs))])
+            rows.append([effect.words, found.verdict, *_figures(found, digits=4), *change])
     text = [
-        "The mean over all pairs of experiments that differ by that trick alone: on the log-likelihood, in "
-        "nats, of which more is better, with the same statistics as accuracy and a correction of its own; "
-        "and on the calibration error, in points, of which less is better, without a verdict.",
+        "On the log-likelihood, in nats, of which more is better, with the same statistics as accuracy and a "
+        "correction of its own; and on the calibration error, in points, of which less is better, without a "
+        "verdict.",
     ]
-    columns = ["trick", "nats", *FIGURES[1:], "calibration error", "95 % interval", "pairs"]
+    columns = ["trick", "verdict", "nats", *FIGURES[1:], "calibration error", "95 % interval"]
     return Section("The effect of each trick on confidences", text, columns, rows)
 
 
-def _classes(evidence: Evidence) -> Section:
-    """The figures of each class in the run of the best experiment that validated best."""
+def _best_run(evidence: Evidence) -> list[Section]:
+    """The classes and the surest errors of the run of the best experiment that validated best."""
     runs = evidence.experiments[evidence.best].runs.values()
     best = max(runs, key=lambda run: run.val_accuracy)
-    columns, rows, more = class_table(best.confusion, best.classes)
     text = (
         f"{best.experiment} with seed {best.seed}, the run of the best experiment that validated best: test "
         f"accuracy {best.test_accuracy:.2f} %, macro-F1 {best.confusion.macro_f1:.2f} %"
     )
     if len(best.classes) > MANY_CLASSES:
         text += f", top-5 accuracy {best.top_accuracy:.2f} %"
-    return Section(
-        "The best run, class by class", [f"{text}. The worst class comes first{more}."], columns, rows
-    )
+    classes = class_section(best.confusion, best.classes, f"{best.experiment}, seed {best.seed}")
+    classes.title = BEST_RUN
+    classes.paragraphs.insert(0, f"{text}.")
+    root, crop = Path(best.flags["data_dir"]), best.flags["crop"] != "none"
+    seen = (best.labels, best.predictions, best.confidences)
+    return [classes, error_section(root, crop, best.paths, best.classes, *seen)]
 
 
-def _comparisons(title: str, text: str, findings: Sequence[Finding]) -> Section:
-    rows = [
-        [
-            *finding.pairs[0],
-            finding.words,
-            *_figures(finding),
-            takes(finding.estimate),
-            str(finding.estimate.spread.seeds),
-        ]
-        for finding in findings
-    ]
-    columns = ["experiment", "against", "differs by", *FIGURES]
-    columns += [f"to see {WORTH_SEEING:g} points takes", "seeds"]
-    return Section(title, [text], columns, rows)
+def runs_section(evidence: Evidence, folder: Path) -> Section:
+    """Every run with its figures, and with a way to its own page from a page in `folder`."""
+    lines = []
+    for found in evidence.experiments.values():
+        for run in found.runs.values():
+            name = html(f"{run.experiment}, seed {run.seed}")
+            page = run.folder / PAGE
+            if page.is_file() and not page.is_symlink():
+                address = quote(os.path.relpath(page, folder))
+                name = f'<a href="{html(address)}">{name}</a>'
+            figures = f"test {run.test_accuracy:.2f} %, validation {run.val_accuracy:.2f} %"
+            lines.append(f"<li>{name}: {figures}</li>")
+    return Section(f"The {count(len(lines), 'run')}", more=f"<ul>{''.join(lines)}</ul>", folded=True)
 
 
-def _effects(evidence: Evidence) -> Section:
-    rows = [[effect.words, *_figures(effect), str(len(effect.pairs))] for effect in evidence.effects]
-    text = (
-        "The mean over all pairs of experiments that differ by that trick alone, in points of test accuracy."
-    )
-    pictures = {"effects.png": "The effect of each trick on test accuracy, with 95 % intervals"}
-    return Section("The effect of each trick", [text], ["trick", *FIGURES, "pairs"], rows, pictures)
-
-
-FIGURES = ("points", "95 % interval", "p", "p (Holm)", "verdict")
+FIGURES = ("points", "95 % interval", "p", "p (Holm)")
+TIME = ("time", "from to")
+TAKES = f"to see {WORTH_SEEING:g} points takes"
 
 
 def _figures(finding: Finding, digits: int = 2) -> list[str]:
     """The columns `FIGURES`, of which the first is in another unit if the finding is."""
     estimate = finding.estimate
     interval = f"{estimate.low:+.{digits}f} to {estimate.high:+.{digits}f}"
-    figures = [f"{estimate.mean:+.{digits}f}", interval, _p(estimate.p), _p(finding.p)]
-    return [*figures, finding.verdict]
+    return [f"{estimate.mean:+.{digits}f}", interval, _p(estimate.p), _p(finding.p)]
+
+
+def _time(evidence: Evidence, finding: Finding) -> list[str]:
+    """The columns `TIME`."""
+    low, middle, high = evidence.times(finding.pairs)
+    return [f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
 
 
 def _how_to_read(evidence: Evidence) -> Section:
@@ -224,8 +331,10 @@ def _how_to_read(evidence: Evidence) -> Section:
         "An interval covers the true difference in 95 of 100 cases, and p is the chance of a difference as "
         "large if there were none, both on the same images for both experiments. Of many findings some come "
         f"out by luck: a verdict, and a filled dot in a picture, needs a p below {LEVEL:g} after Holm's "
-        "correction for all that are made here, so an interval may leave out 0 without one.",
-        f"What it takes to see {WORTH_SEEING:g} points is reckoned for a chance of {POWER:.0%}, for one "
+        "correction for all that are made here, so an interval may leave out 0 without one. For "
+        f'"{SMALL}" an interval that is as careful has to lie between -{SMALL_EFFECT:g} and '
+        f"+{SMALL_EFFECT:g} points.",
+        f"What it takes to see {WORTH_SEEING:g} points is for a chance of {POWER:.0%}, for one "
         "comparison without correction.",
     ]
     if seeds - {1}:
@@ -241,7 +350,7 @@ def _how_to_read(evidence: Evidence) -> Section:
             "the interval just leaves out 0) speak of these trained networks only: another seed may come out "
             "otherwise with the same flags. Take several before you believe little."
         )
-    return Section("How to read this", paragraphs)
+    return Section("How to read this", paragraphs, folded=True)
 
 
 def _mean_and_deviation(mean: float, deviation: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from utils.console import warn
 from utils.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -44,16 +45,16 @@ def choose_device(name: str) -> torch.device:
         obstacle = cuda_obstacle(0)
         kind = "cpu" if obstacle else "cuda"
         if obstacle and obstacle != NO_GPU:
-            print(f"warning  the CPU is used: {obstacle}")
+            warn(f"the CPU is used: {obstacle}")
         elif obstacle and (other := other_accelerator()):
-            print(f"warning  the CPU is used; --device {other} tries this machine's GPU")
+            warn(f"the CPU is used; --device {other} tries this machine's GPU")
     elif kind == "cuda":
         if obstacle := cuda_obstacle(index):
             raise UserError(f"--device {name}: {obstacle}; or use --device cpu")
     elif kind != "cpu":
         if kind != other_accelerator() or index >= torch.accelerator.device_count():
             raise UserError(f"--device {name}: torch finds none here; use --device cpu or auto")
-        print(f"warning  --device {kind} is untested: compare its results with those of a CPU")
+        warn(f"--device {kind} is untested: compare its results with those of a CPU")
     if kind == "cpu":
         return torch.device("cpu")
     return torch.device(kind, index)
@@ -171,11 +172,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a forward pass runs in `precision`."""
     dtype = DTYPES[precision]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-
-
-def cores() -> int:
-    """How many cores of the CPU this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(device: torch.device) -> str:

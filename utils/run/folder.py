@@ -1,6 +1,7 @@
 """A run's folder: what is in it, and who may write there."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ OUTPUTS = (
     "learning_curve.png",
     "confusion_matrix.png",
     "reliability.png",
+    "run.html",
     "events.out.tfevents.*",
     ".*.part",
 )
@@ -44,6 +46,13 @@ class RunFolder:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def flags(self) -> str:
+        """The flags that name this run, for a command line."""
+        elsewhere = ["--checkpoint_dir", str(self.directory)] if str(self.directory) != "checkpoint" else []
+        name = str(self.path.relative_to(self.directory))
+        return shlex.join([*elsewhere, "--checkpoint_name", name])
 
     @property
     def finished(self) -> bool:

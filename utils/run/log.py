@@ -2,12 +2,27 @@
 
 import csv
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
+from utils.console import show
+from utils.run import pictures
 from utils.run.files import replacing
+from utils.run.records import Result
+from utils.text import duration
+
+# Training and validation in one chart, under "Custom scalars".
+CHARTS = {
+    "training and validation": {
+        quantity: ["Multiline", [f"{quantity}/{each}" for each in ("train", "validation", "validation_ema")]]
+        for quantity in ("loss", "accuracy")
+    }
+}
 
 
 class RunLog:
@@ -28,6 +43,7 @@ class RunLog:
         self._excepthook, threading.excepthook = threading.excepthook, self._leave_to_the_next_call
         try:
             self.board = SummaryWriter(str(self.path.parent), purge_step=self.purge_step)
+            self.board.add_custom_scalars(CHARTS)
         except BaseException:
             threading.excepthook = self._excepthook
             raise
@@ -46,15 +62,36 @@ class RunLog:
         if not isinstance(failure.exc_value, OSError):
             self._excepthook(failure)
 
-    def images(self, pixels: torch.Tensor) -> None:
-        """Show uint8 images [N, 3, H, W] as one grid."""
-        self.board.add_images("augmented training images", pixels, 0)
+    def images(self, pixels: torch.Tensor, labels: Sequence[str]) -> None:
+        """Show uint8 images [N, 3, H, W] as one grid, under their labels."""
+        grid = pictures.labelled_images(pixels.permute(0, 2, 3, 1).cpu().numpy(), labels)
+        self.board.add_image("augmented training images", grid, 0, dataformats="HWC")
 
-    def interval(self, step: int, loss: float, learning_rate: float, images_per_second: float) -> None:
-        """Note means over the steps since the last call; `step` counts those that are done."""
+    def interval(
+        self, step: int, loss: float, learning_rate: float, images_per_second: float, gradient_norm: float
+    ) -> None:
+        """Note means over the steps since the last call; `step` counts those that are done.
+
+        The gradient's norm is that of the last step.
+        """
         self.board.add_scalar("loss/train", loss, step)
         self.board.add_scalar("learning_rate", learning_rate, step)
         self.board.add_scalar("images_per_second", images_per_second, step)
+        self.board.add_scalar("gradient_norm", gradient_norm, step)
+
+    def result(self, flags: Mapping[str, Any], result: Result) -> None:
+        """Note what the run came to, beside its flags."""
+        figures = {"validation": result.val_accuracy, "test": result.test_accuracy}
+        metrics = {f"accuracy/best_{split}": accuracy for split, accuracy in figures.items()}
+        plain = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in flags.items()
+        }
+        for summary in hparams(plain, metrics):
+            self.board._get_file_writer().add_summary(summary)
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, result.best_epoch)
+        self.board.flush()
 
     def write(self, history: list[dict]) -> None:
         """Write log.csv: the rows of `history` under their keys."""
@@ -63,8 +100,11 @@ class RunLog:
             writer.writeheader()
             writer.writerows(history)
 
-    def epoch(self, history: list[dict], step: int, improved: bool) -> None:
-        """Note the last row of `history`, and say it in one line."""
+    def epoch(self, history: list[dict], step: int, better: str | None, seconds_left: float) -> None:
+        """Note the last row of `history`, and say it in one line.
+
+        `better` is the prefix of the weights that are the best so far ("" or "ema_"), None if none are.
+        """
         row = history[-1]
         self.write(history)
         self.board.add_scalar("accuracy/train", row["train_accuracy"], step)
@@ -76,29 +116,38 @@ class RunLog:
             self.board.add_scalar("accuracy/validation_ema", row["ema_val_accuracy"], step)
             self.board.add_scalar("loss/validation_ema", row["ema_val_loss"], step)
         self.board.flush()
-        cells = self._cells(row)
+        cells = self._cells(row, better, seconds_left)
         if not self._header_printed:
-            print(" | ".join(cells))
+            show(" ".join(group.ljust(width) for group, _, width, _ in cells).rstrip())
+            show(" ".join(title.rjust(width) for _, title, width, _ in cells))
             self._header_printed = True
-        line = " | ".join(cell.rjust(len(title)) for title, cell in cells.items())
-        print(line + ", best" * improved, flush=True)
+        show(" ".join(value.rjust(width) for _, _, width, value in cells))
 
-    def _cells(self, row: dict) -> dict[str, str]:
-        """What the console says of an epoch, by the titles of the columns."""
-        balanced = ", balanced" if "val_balanced_accuracy" in row else ""
-        cells = {
-            "    epoch": f"{row['epoch']}/{self.epochs}",
-            "learning rate": f"{row['learning_rate']:.3g}",
-            "train loss, accuracy": _loss_and_accuracies(row, "train"),
-            f"validation loss, accuracy{balanced}": _loss_and_accuracies(row, "val"),
-        }
+    def _cells(self, row: dict, better: str | None, seconds_left: float) -> list[tuple[str, str, int, str]]:
+        """What the console says of an epoch: titles in two lines, widths of 77 in all, and values."""
+        balanced = "val_balanced_accuracy" in row
+        ranked = "val_balanced_accuracy" if balanced else "val_accuracy"
+
+        def percent(name: str) -> str:
+            best = better is not None and name == f"{better}{ranked}"
+            return f"{row[name]:.2f}{'*' if best else ' '}"
+
+        cells = [
+            ("", "epoch", 7, f"{row['epoch']}/{self.epochs}"),
+            ("", "rate", 7, f"{row['learning_rate']:.2g}"),
+            ("train", "loss", 6, _six(row["train_loss"])),
+            ("", "acc.%", 6, f"{row['train_accuracy']:.2f}"),
+            ("valid.", "loss", 6, _six(row["val_loss"])),
+            ("", "acc.% ", 7, percent("val_accuracy")),
+        ]
+        if balanced:
+            cells.append(("", "balanced", 8, percent("val_balanced_accuracy")))
         if "ema_val_accuracy" in row:
-            cells["average of weights"] = _loss_and_accuracies(row, "ema_val")
-        return cells | {"time": f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s"}
+            cells.append(("", "average ", 8, percent(f"ema_{ranked}")))
+        cells.append(("", "img/s", 6, f"{row['images_per_second']:.0f}"))
+        return [*cells, ("* best", "left", 7, duration(seconds_left))]
 
 
-def _loss_and_accuracies(row: dict, split: str) -> str:
-    """What a row of the history says of a split, for the console."""
-    names = (f"{split}_accuracy", f"{split}_balanced_accuracy")
-    accuracies = [f"{row[name]:5.2f} %" for name in names if name in row]
-    return ", ".join([f"{row[f'{split}_loss']:.4f}", *accuracies])
+def _six(loss: float) -> str:
+    """A loss in six characters."""
+    return f"{loss:.4f}"[:6] if loss < 1e5 else f"{loss:.0e}"

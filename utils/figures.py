@@ -1,0 +1,44 @@
+"""How figures look, in files and as SVG on pages."""
+
+import io
+import re
+import warnings
+
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# From the Okabe-Ito palette, which people with any common colour blindness can tell apart.
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+GREY = "#888888"
+INK = "#1a1a1b"  # of words and axes; a page shows it in its own colour, which in dark mode is light
+
+WIDTH = 4.5  # inches: legible on a phone
+
+rcParams["text.parse_math"] = False  # names of classes and runs may have dollar signs
+rcParams["svg.fonttype"] = "none"  # words stay words
+rcParams["svg.hashsalt"] = "pictures"  # the same bytes each time
+for part in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"):
+    rcParams[part] = INK
+
+
+def as_svg(figure: Figure) -> str:
+    """A picture as a part of a page: as wide as there is room, in the page's own colours."""
+    buffer = io.StringIO()
+    with boxes_for_unknown_letters():
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+
+
+def boxes_for_unknown_letters() -> warnings.catch_warnings:
+    """A context in which letters that the font lacks are drawn as boxes without a word."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
+
+
+def plain(axes: Axes) -> Axes:
+    """The axes with a grid and without a frame."""
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
