@@ -11,10 +11,10 @@ import numpy as np
 
 from learning.calibration import SHARES, Calibration, accepted, at_limit, calibration_error, too_few
 from learning.evaluation import Confusion, Evaluation
-from learning.run_page import MANY_CLASSES, class_section, class_table, error_section, run_page
+from learning.sections import MANY_CLASSES, class_section, class_table, error_section
 from utils.console import say, show, show_table
 from utils.data.folders import Dataset
-from utils.page import Picture
+from utils.page import Picture, Section, to_page
 from utils.run import pictures
 from utils.run.files import replacing, write_json
 from utils.run.folder import RunFolder
@@ -43,8 +43,8 @@ def write_results(
 
     `skipped` names the images that could not be read, `history` has the rows of log.csv, `best` says which
     weights were best on the validation images, `test` is the evaluation of those and `test_last` that of
-    the last epoch's. The calibration is that of the best weights, `in_effect` tells the
-    tricks, and with `crop` the network sees middle squares of images.
+    the last epoch's. The calibration is that of the best weights, `in_effect` has the tricks and their
+    strengths, and with `crop` the network sees middle squares of images.
     """
     files = [dataset.files[index] for index in dataset.splits["test"]]
     write_predictions(folder / "predictions.csv", files, dataset.classes, test, calibration.temperature)
@@ -62,11 +62,8 @@ def write_results(
         skipped_images=len(skipped),
     )
     calibrated = test.at(calibration.temperature)
-    curve = Picture(
-        "learning_curve",
-        "Loss and accuracy of each epoch",
-        pictures.learning_curve(history, best, str(folder.path)),
-    )
+    name, seen = str(folder.path), (test.labels, test.predictions, calibrated.confidences)
+    curve = pictures.learning_curve(history, best, name)
     confidences = {
         "as trained": (test.confidences, test.correct),
         f"at temperature {calibration.temperature:.3g}": (calibrated.confidences, calibrated.correct),
@@ -74,24 +71,20 @@ def write_results(
     reliability = Picture(
         "reliability",
         "How many predictions of each confidence are right",
-        pictures.reliability(confidences, str(folder.path)),
+        pictures.reliability(confidences, name),
     )
-    title = f"{folder.path}: test accuracy {test.accuracy:.2f} %"
-    by_class = class_section(test.confusion, dataset.classes, title)
-    for picture in (curve, reliability, *by_class.pictures):
-        pictures.save(picture.figure, folder / f"{picture.name}.png")
-    seen = (test.labels, test.predictions, calibrated.confidences)
-    page = run_page(
-        str(folder.path),
-        [result_words(result), dataset.describe()],
-        (curve, reliability),
-        by_class,
+    sections = [
+        Section(name, [result_words(result), dataset.describe()], card=True),
+        Section("Epochs", pictures=[Picture("learning_curve", "Loss and accuracy of each epoch", curve)]),
+        class_section(test.confusion, dataset.classes, f"{name}: test accuracy {test.accuracy:.2f} %"),
         error_section(dataset.root, crop, files, dataset.classes, *seen),
-        [words for _, words in calibration_lines(result)],
-        in_effect,
-    )
+        Section("Confidences", [words for _, words in calibration_lines(result)], pictures=[reliability]),
+        Section("Tricks in effect", [f"{trick}: {how}" for trick, how in in_effect.items()], folded=True),
+    ]
+    for picture in (picture for section in sections for picture in section.pictures):
+        pictures.save(picture.figure, folder / f"{picture.name}.png")
     with replacing(folder / PAGE, "w", encoding="utf-8") as file:
-        file.write(page)
+        file.write(to_page(sections))
     write_json(folder / "result.json", as_content(result))
     say_result(result, test.confusion, dataset.classes, folder)
     return result

@@ -26,6 +26,7 @@ import options
 from utils.console import said_if_slow, say
 from utils.data.folders import Splitting, find_dataset
 from utils.errors import UserError
+from utils.run.cores import wait_briefly
 from utils.run.folder import RunFolder
 from utils.run.signals import catch
 from utils.text import count, duration, one_form, visible
@@ -315,5 +316,6 @@ def epochs_left(args: Namespace) -> int:
 
 
 if __name__ == "__main__":
+    wait_briefly()
     nothing = sys.stdin is None or sys.stdin.isatty()
     sys.exit(main(sys.argv[1:], "" if nothing else sys.stdin.buffer.read().decode(errors="surrogateescape")))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 # From the Okabe-Ito palette, which people with any common colour blindness can tell apart.
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 GREY = "#888888"
-INK = "#1a1a1b"  # of words and axes; a page shows it in its own colour, which in dark mode is light
+INK = "#1a1a1b"  # of words and axes; on a page it is the page's own colour, which in dark mode is light
 
 WIDTH = 4.5  # inches: legible on a phone
 
@@ -24,9 +24,9 @@ for part in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "
 
 def as_svg(figure: Figure) -> str:
     """A picture as a part of a page: as wide as there is room, in the page's own colours."""
-    buffer = io.StringIO()
+    buffer, nothing = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with boxes_for_unknown_letters():
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)

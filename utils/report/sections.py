@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from learning.results import PAGE
-from learning.run_page import MANY_CLASSES, class_section, error_section
+from learning.sections import MANY_CLASSES, class_section, error_section
 from utils.page import Picture, Section
 from utils.page import text as html
 from utils.report import pictures

@@ -2,7 +2,7 @@
 
 import os
 
-SPINS = "10000"  # of a waiting thread, before it lets others have its core
+SPINS = "16000"  # of a waiting thread, before it lets others have its core
 
 
 def wait_briefly() -> None:

@@ -1,45 +1,20 @@
-"""The page of one run: what it came to, its epochs, its classes, its surest errors and its confidences."""
+"""Parts of the pages that show a run: how well its classes are recognised, and its surest errors."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from learning.evaluation import Confusion
 from utils.data.decode import Frame, UnreadableImage, decode
-from utils.page import Picture, Section, pixels_as_image, text, to_page
+from utils.page import Picture, Section, pixels_as_image, text
 from utils.run import pictures
 from utils.text import count
 
 ERRORS_SHOWN = 12
 THUMBNAIL = 144  # pixels
 MANY_CLASSES = 20  # above them the first five guesses are counted too, and not every class is printed
-
-
-def run_page(
-    title: str,
-    came_to: Sequence[str],
-    drawn: Sequence[Picture],
-    classes: Section,
-    errors: Section,
-    sureness: Sequence[str],
-    tricks: Mapping[str, str],
-) -> str:
-    """The page; `drawn` are the learning curve and the reliability."""
-    curve, reliability = drawn
-    return to_page(
-        [
-            Section(title, list(came_to), card=True),
-            Section("Epochs", pictures=[curve]),
-            classes,
-            errors,
-            Section("Confidences", list(sureness), pictures=[reliability]),
-            Section(
-                "Tricks in effect", [f"{name}: {strength}" for name, strength in tricks.items()], folded=True
-            ),
-        ]
-    )
 
 
 def class_table(confusion: Confusion, classes: Sequence[str]) -> tuple[list[str], list[list[str]], str]:
