@@ -27,6 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     args = options.parse_args(argv)
     try:
         with StopSignal() as stop:
+            if "data_dir" in args.given and not (args.demo or args.predict or Path(args.data_dir).is_dir()):
+                from utils.data.folders import find_dataset
+
+                find_dataset(Path(args.data_dir), args.seed)  # says what is wrong, before torch is loaded
             if args.inspect:
                 with said_if_slow("loading", "torch"):
                     from learning.inspection import inspect

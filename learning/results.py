@@ -19,7 +19,7 @@ from utils.run import pictures
 from utils.run.files import replacing, write_json
 from utils.run.folder import RunFolder
 from utils.run.records import Result, as_content
-from utils.text import cell, visible
+from utils.text import cell, sentence, visible
 
 PROBABILITY = "probability_"
 SMALLEST = 1e-300  # that is written, whose logarithm is finite
@@ -74,11 +74,13 @@ def write_results(
         pictures.reliability(confidences, name),
     )
     sections = [
-        Section(name, [result_words(result), dataset.describe()], card=True),
+        Section(name, [sentence(result_words(result)), f"{dataset.describe()}."], card=True),
         Section("Epochs", pictures=[Picture("learning_curve", "Loss and accuracy of each epoch", curve)]),
         class_section(test.confusion, dataset.classes, f"{name}: test accuracy {test.accuracy:.2f} %"),
         error_section(dataset.root, crop, files, dataset.classes, *seen),
-        Section("Confidences", [words for _, words in calibration_lines(result)], pictures=[reliability]),
+        Section(
+            "Confidences", [sentence(words) for _, words in calibration_lines(result)], pictures=[reliability]
+        ),
         Section("Tricks in effect", [f"{trick}: {how}" for trick, how in in_effect.items()], folded=True),
     ]
     for picture in (picture for section in sections for picture in section.pictures):

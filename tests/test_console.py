@@ -90,3 +90,13 @@ def test_what_is_slow_is_said_on_a_terminal_only(terminal, monkeypatch):
     with console.said_if_slow("loading", "torch", 0.05):
         time.sleep(0.3)
     assert sys.stdout.getvalue() == ""
+
+
+def test_a_reader_that_is_gone_is_an_error_as_for_print(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(BrokenPipeError):
+        console.say("data", "words")

@@ -889,6 +889,22 @@ def test_runs_of_other_lengths_are_named_and_never_best(tmp_path):
     assert "Of other numbers of epochs than the 120 of baseline, and so never the best: longer (200)." in text
 
 
+def test_runs_that_were_not_computed_alike_are_said_to_differ(tmp_path):
+    for number, (precision, device) in enumerate({"fp32": "CPU, 2 threads", "bf16": "a card"}.items()):
+        for seed in (0, 1):
+            name = f"{precision}/seed{seed}"
+            made_up_run(tmp_path, name, right(0.6, seed), *(["--mixup", "0.2"] * number), seed=seed)
+            about = json.loads((tmp_path / name / "args.json").read_text())
+            write_json(tmp_path / name / "args.json", {**about, "precision": precision, "device": device})
+    evidence, _ = gather(tmp_path, "fp32")
+    text = to_markdown(make_sections(evidence, []))
+    assert "same precision, so that accuracies may differ by that: fp32 (2 runs), bf16 (2 runs)." in text
+    assert "same device, so that times may differ by that: CPU, 2 threads (2 runs), a card (2 runs)." in text
+    shutil.rmtree(tmp_path / "bf16")
+    evidence, _ = gather(tmp_path, "fp32")
+    assert "Not all have" not in to_markdown(make_sections(evidence, []))
+
+
 def test_the_demos_own_run_is_no_experiment(tmp_path):
     for name in ("baseline", "demo"):
         made_up_run(tmp_path, name, right(0.6, 0), "--demo")

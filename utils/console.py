@@ -21,9 +21,15 @@ LABEL = 9  # characters
 STYLES = {"warning": "bold yellow", "result": "bold green"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise the error, as `print` does when nobody reads any longer; rich would end the process."""
+        raise  # the error that is handled when rich calls this
+
+
 def _console() -> Console:
     """That of standard output as it is now: it may be redirected, and tests replace it."""
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(label: str, words: object) -> None:

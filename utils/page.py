@@ -93,7 +93,7 @@ def _table(section: Section) -> str:
     )
     lines = [
         "".join(
-            f"<td{kind}{_bar(cell) if title in section.bars else ''}>{_cell(cell)}</td>"
+            f"<td{_bar(cell) if title in section.bars else kind}>{_cell(cell)}</td>"
             for title, cell, kind in zip(columns, row, kinds, strict=True)
         )
         for row in rows
@@ -103,10 +103,10 @@ def _table(section: Section) -> str:
 
 
 def _bar(share: str) -> str:
+    """The attributes of a cell that shows a share, in percent, as a bar too."""
+    length = "0" if share == "-" else share
     return (
-        f' style="background: linear-gradient(90deg, var(--bar) {share}%, transparent 0)"'
-        if share != "-"
-        else ""
+        f' class="number bar" style="background: linear-gradient(90deg, var(--bar) {length}%, transparent 0)"'
     )
 
 

@@ -47,6 +47,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def sentence(words: str) -> str:
+    """Words that begin with a capital letter and end with a full stop."""
+    return f"{words[:1].upper()}{words[1:]}."
+
+
 def numeric(cells: Iterable[str]) -> bool:
     """Whether a column holds numbers, perhaps with units and empty places, to be set to the right."""
     found = [cell for cell in cells if cell and cell != "-"]

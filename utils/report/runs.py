@@ -34,6 +34,8 @@ class Run:
     minutes: tuple[float, float, float]  # of training, at the quartiles of the epochs' speeds: short to long
     images_per_second: float  # the median
     memory: float  # at most, in MB
+    precision: str
+    device: str
     val_accuracies: Sequence[float]  # of each epoch
     paths: Sequence[str]  # in the data folder
     classes: Sequence[str]
@@ -151,6 +153,8 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
         minutes=(_finite(minutes[0]), _finite(minutes[1]), _finite(minutes[2])),
         images_per_second=float(np.median(speeds)),
         memory=max(_finite(row["peak_memory_mb"]) for row in log),
+        precision=about.precision,
+        device=about.device,
         val_accuracies=[_finite(row["val_accuracy"]) for row in log],
         paths=found.paths,
         classes=found.classes,

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -103,7 +104,18 @@ def verdict(evidence: Evidence) -> Section:
         f"{count(len(evidence.experiments), 'experiment')} in {count(runs, 'run')}, compared with "
         f"{evidence.baseline} on the same {evidence.images:,} test images{also}."
     )
-    return Section("Which tricks help", paragraphs, card=True)
+    return Section("Which tricks help", [*paragraphs, *_unlike(evidence)], card=True)
+
+
+def _unlike(evidence: Evidence) -> Iterator[str]:
+    """In what the runs were not computed alike, which may be what tells them apart."""
+    runs = [run for found in evidence.experiments.values() for run in found.runs.values()]
+    for what, consequence in (("precision", "accuracies"), ("device", "times")):
+        counts = Counter(getattr(run, what) for run in runs)
+        if len(counts) > 1:
+            named = [f"{name or 'unknown'} ({count(number, 'run')})" for name, number in counts.items()]
+            told = ", ".join(named)
+            yield f"Not all have the same {what}, so that {consequence} may differ by that: {told}."
 
 
 def _listed(names: Sequence[str]) -> str:
