@@ -27,8 +27,14 @@ DEMO = {
 # Flags by another name, chosen by measurements on photographs.
 RECIPES: dict[str, dict[str, Any]] = {
     "baseline": {},
-    "finetune": {"optimizer": "ADAM", "learning_rate": 3e-4, "decay_type": "cosine_warmup", "epochs": 15},
-    "scratch": {"optimizer": "ADAM", "decay_type": "cosine_warmup"},
+    "finetune": {
+        "pretrained": 1,
+        "optimizer": "ADAM",
+        "learning_rate": 3e-4,
+        "decay_type": "cosine_warmup",
+        "epochs": 15,
+    },
+    "scratch": {"pretrained": 0, "optimizer": "ADAM", "decay_type": "cosine_warmup"},
 }
 
 UNSET = object()
@@ -291,7 +297,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         defaults |= DEMO
     recipe = RECIPES[args.recipe] if "recipe" in given else {}
     left = [name for name in recipe if name not in given]
-    if "optimizer" in given:  # whose own these are
+    if "optimizer" in given and args.optimizer != recipe.get("optimizer"):  # whose own these are
         left = [name for name in left if name not in OWN_DEFAULTS["SGD"]]
     defaults |= {name: recipe[name] for name in left}
     given += left
@@ -313,6 +319,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         problem = f"{' and '.join(f'--{name}' for name in modes)} exclude each other: give one of them"
     elif args.overwrite and modes and modes[0] in ("resume", "evaluate", "suspects"):
         problem = f"--overwrite and --{modes[0]} exclude each other: give one of them"
+    elif args.recipe == "finetune" and not args.pretrained:
+        problem = "--recipe finetune is for pretrained weights: use --recipe scratch with --pretrained 0"
     elif args.explain and not args.predict:
         problem = "--explain is for --predict"
     elif args.folds and not args.suspects:

@@ -120,7 +120,7 @@ class Fit:
         )
         totals.start_clock()
         last_save = time.perf_counter()
-        self._speeds: list[float] = []
+        self._speeds: list[tuple[float, int]] = []  # of each reading, with its images
         for batch in bar:
             if trainer.step == 0:
                 images, labels, aspects = (part[:IMAGES_SHOWN] for part in batch)
@@ -148,8 +148,15 @@ class Fit:
         """The totals since the last reading, whose speed is noted."""
         recent = self.trainer.totals.collect()
         if recent.images:
-            self._speeds.append(recent.images / recent.seconds)
+            self._speeds.append((recent.images / recent.seconds, recent.images))
         return recent
+
+    def _usual_speed(self, totals: Totals) -> float:
+        """The median over the images of the speed that they were read at: a moment's load does not count."""
+        if not self._speeds:
+            return totals.images / totals.seconds
+        speeds, images = np.array(sorted(self._speeds)).T
+        return float(speeds[np.searchsorted(images.cumsum(), images.sum() / 2)])
 
     def _finish_epoch(self) -> None:
         totals = self.trainer.totals
@@ -174,8 +181,7 @@ class Fit:
                 row[f"{prefix}val_{figure}"] = getattr(validation, figure)
         row |= {
             "seconds": totals.seconds,
-            # The median over the readings: a neighbour's load for a moment does not count.
-            "images_per_second": float(np.median(self._speeds or [totals.images / totals.seconds])),
+            "images_per_second": self._usual_speed(totals),
             "peak_memory_mb": peak_memory_mb(self.trainer.device),
         }
         self.history.append(row)

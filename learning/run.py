@@ -1,5 +1,6 @@
 """A run from its flags to its results: train, or test again what was trained."""
 
+import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -84,7 +85,7 @@ def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | No
                     say("epochs", f"{before} become {args.epochs}")
                     (folder / "result.json").unlink(missing_ok=True)
                     fit.save("last.pt", fit.state_dict())  # so that --resume alone goes on to the new end
-                if args.epochs > before or not progress:
+                if not progress or recorded_epochs(folder) != args.epochs:  # also after a kill just here
                     write_json(folder / "args.json", {**parts.about(), "tricks": in_effect})
                 fit.run()
                 result = finish(parts, folder, fit, in_effect)
@@ -92,6 +93,14 @@ def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | No
         except Interrupted as stopped:
             advice = f"go on with: python main.py {folder.flags} --resume"
             raise Interrupted(stopped.signal_number, advice) from None
+
+
+def recorded_epochs(folder: RunFolder) -> int | None:
+    """How long args.json says the run is; None where it cannot be read."""
+    try:
+        return json.loads((folder / "args.json").read_text("utf-8"))["flags"]["epochs"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def finish(parts: Parts, folder: RunFolder, fit: Fit, in_effect: Mapping[str, str]) -> Result:
@@ -102,7 +111,8 @@ def finish(parts: Parts, folder: RunFolder, fit: Fit, in_effect: Mapping[str, st
     with explained_contents(folder / "best.pt"):
         network.load_state_dict(best.network)
     calibration = Calibration.of(parts.evaluate(network, "val"))
-    save_checkpoint(folder / "best.pt", {**vars(best), **vars(calibration)})
+    flags = {**best.flags, "epochs": parts.args.epochs}  # which may have been fewer when it was the best
+    save_checkpoint(folder / "best.pt", {**vars(best), **vars(calibration), "flags": flags})
     test = parts.evaluate(network, "test")
     return write_results(
         folder,

@@ -48,7 +48,7 @@ def class_section(confusion: Confusion, classes: Sequence[str], title: str) -> S
 
 
 def error_section(
-    root: Path,
+    root: Path | None,
     crop: bool,
     paths: Sequence[str],
     classes: Sequence[str],
@@ -58,14 +58,15 @@ def error_section(
 ) -> Section:
     """The wrongly classified test images, [n] in all, that the network was surest of.
 
-    `paths` are below `root`, where the images are looked for; with `crop` the network sees middle squares.
+    `paths` are below `root`, where the images are looked for if it is given; with `crop` the network sees
+    middle squares.
     """
     wrong = np.flatnonzero(labels != predictions)
     shown = wrong[np.argsort(-confidences[wrong], kind="stable")][:ERRORS_SHOWN]
     items, missing = [], 0
     for number in shown:
-        image = _thumbnail(root, paths[number], crop)
-        missing += not image
+        image = _thumbnail(root, paths[number], crop) if root else ""
+        missing += bool(root) and not image
         items.append(
             f"<li>{image}{text(classes[predictions[number]])} ({100 * confidences[number]:.1f} %), but it is "
             f'{text(classes[labels[number]])}<div class="path">{text(paths[number])}</div></li>'

@@ -227,8 +227,26 @@ def test_a_finished_run_made_longer_is_the_longer_run(program, capsys):
         ours, theirs = (network_of(program.run(run) / name) for run in ("parts", "same"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert read(program.run("parts") / "args.json")["flags"]["epochs"] == 4
+    assert torch.load(program.run("parts") / "best.pt", weights_only=True)["flags"]["epochs"] == 4
     assert program("parts", "--resume") == 0
     assert "is finished" in capsys.readouterr().out
+
+
+def test_a_kill_while_a_run_is_made_longer_leaves_records_that_agree(program, monkeypatch):
+    assert program("run", *SMALL, "--epochs", "3", "--milestones", "1", "2") == 0
+    longer = ("--resume", "--epochs", "4", "--milestones", "1", "2")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as here:
+        here.setattr("learning.run.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            program("run", *longer)
+    assert read(program.run("run") / "args.json")["flags"]["epochs"] == 3
+    assert program("run", "--resume") == 0
+    assert read(program.run("run") / "args.json")["flags"]["epochs"] == 4
+    assert len(list(csv.DictReader((program.run("run") / "log.csv").open()))) == 4
 
 
 def test_resume_starts_a_run_where_there_is_none(program):
@@ -582,7 +600,7 @@ def test_the_page_of_a_run_shows_what_it_came_to(program):
     assert program("run", *SMALL) == 0
     run = program.run("run")
     page, result = (run / "run.html").read_text(), read(run / "result.json")
-    assert f"test accuracy {result['test_accuracy']:.2f} % with the best weights" in page
+    assert f"Test accuracy {result['test_accuracy']:.2f} % with the best weights" in page
     rows = list(csv.DictReader((run / "predictions.csv").open()))
     wrong = [row for row in rows if row["label"] != row["prediction"]]
     assert f"{len(wrong)} of 18 test images are classified wrongly" in page

@@ -235,6 +235,14 @@ def test_each_flag_of_a_recipe_can_be_given():
     assert options.recipe(parse("--recipe", "baseline")) == "baseline: no flags"
 
 
+def test_recipes_say_where_weights_come_from():
+    assert parse("--recipe", "scratch").pretrained == 0
+    assert options.parse_args(["--demo", "--recipe", "finetune"]).pretrained == 1
+    assert parse("--recipe", "finetune", "--optimizer", "adam").learning_rate == 3e-4
+    with pytest.raises(SystemExit):
+        parse("--recipe", "finetune", "--pretrained", "0")
+
+
 def test_a_recipe_that_would_change_a_run_is_refused():
     stored = run_flags(parse("--epochs", "7"))
     with pytest.raises(UserError, match="--optimizer ADAM"):

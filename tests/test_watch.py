@@ -39,9 +39,26 @@ def test_chance_is_said_once_after_a_tenth(epochs, first):
 
 
 def test_the_largest_class_is_what_guessing_comes_to():
-    uneven = np.array([[180, 0, 0], [9, 1, 0], [10, 0, 0]])
-    (warning,) = said(4, [row(1, 1.0), row(2, 0.5)], uneven)  # 90.5 % right, where 90 % are cats
+    uneven = np.array([[179, 1, 0], [9, 1, 0], [10, 0, 0]])
+    (warning,) = said(4, [row(1, 1.0), row(2, 0.5)], uneven)  # 90 % right, where 90 % are cats
     assert "(90.00 %)" in warning
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        [[18, 0], [0, 2]],  # all right, of so few that luck explains it
+        [[883, 67], [1, 49]],  # of rare images as many as of frequent ones
+        [[30, 0], [0, 0]],  # one class alone is validated on
+    ],
+)
+def test_what_is_recognised_is_not_called_chance(counts):
+    assert said(10, [row(1, 1.0), row(2, 0.5)], np.array(counts)) == []
+
+
+def test_small_losses_are_no_trouble():
+    rows = [row(1, 0.0100, 1e-4), *(row(n, 0.0099, 2e-4) for n in range(2, 12))]
+    assert said(20, rows) == []
 
 
 def test_a_loss_that_does_not_fall():
@@ -52,9 +69,9 @@ def test_a_loss_that_does_not_fall():
 
 def test_losses_that_part():
     better = [row(epoch, 1 / epoch, 0.5, 80.0) for epoch in range(1, 6)]
-    worse = [row(epoch, 1 / epoch, 0.1 * epoch + 0.3, 79.0) for epoch in range(6, 12)]
+    worse = [row(epoch, 1 / epoch, 0.1 * epoch + 0.4, 79.0) for epoch in range(6, 12)]
     (warning,) = said(50, better + worse)
-    assert warning.startswith("epoch 6: the validation loss has risen from 0.5000 (epoch 1) to 0.9000")
+    assert warning.startswith("epoch 6: the validation loss has risen from 0.5000 (epoch 1) to 1.0000")
     still_learning = [{**each, "val_accuracy": 80.5 + number} for number, each in enumerate(worse)]
     assert said(50, better + still_learning) == []
 

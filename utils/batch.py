@@ -244,6 +244,7 @@ class Batch:
                 self.done += 1
                 self._say_left(finished, time.monotonic() - began)
             elif not self.stopped:
+                self.left -= not finished
                 self.failed[run] = line.strip() if code > 0 else f"killed by {signal.Signals(-code).name}"
 
     def _say_left(self, finished: bool, seconds: float) -> None:

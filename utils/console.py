@@ -4,6 +4,7 @@ On a terminal labels have colours, unless NO_COLOR is set, and long lines are br
 in a file or a pipe, each line stays one line.
 """
 
+import os
 import sys
 import textwrap
 import threading
@@ -18,6 +19,7 @@ from rich.text import Text
 from utils.text import numeric, visible
 
 LABEL = 9  # characters
+WIDTH_ELSEWHERE = 1000  # of tables in files and pipes, which nothing breaks
 STYLES = {"warning": "bold yellow", "result": "bold green"}
 
 
@@ -29,7 +31,10 @@ class _Console(Console):
 
 def _console() -> Console:
     """That of standard output as it is now: it may be redirected, and tests replace it."""
-    return _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console = _Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console.width = WIDTH_ELSEWHERE
+    return console
 
 
 def say(label: str, words: object) -> None:

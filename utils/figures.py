@@ -13,6 +13,7 @@ BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 GREY = "#888888"
 INK = "#1a1a1b"  # of words and axes; on a page it is the page's own colour, which in dark mode is light
 
+WIDE = 460  # points: wider ones keep their size, and a page scrolls them
 WIDTH = 4.5  # inches: legible on a phone
 
 rcParams["text.parse_math"] = False  # names of classes and runs may have dollar signs
@@ -29,7 +30,13 @@ def as_svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    points = 72 * figure.get_figwidth()
+    return (
+        svg
+        if points < WIDE
+        else svg.replace("<svg", f'<svg style="width: {points:.0f}pt; max-width: none"', 1)
+    )
 
 
 def boxes_for_unknown_letters() -> warnings.catch_warnings:

@@ -13,7 +13,7 @@ from utils.flags import Help, Parser, run_flags
 from utils.page import to_markdown, to_page
 from utils.report.comparison import Evidence
 from utils.report.packed import pack, unpacked
-from utils.report.runs import Run, find_runs, group
+from utils.report.runs import Run, find_runs, group, is_the_demos_own
 from utils.report.sections import (
     BEST_RUN,
     FIGURES,
@@ -59,14 +59,19 @@ def main(argv: list[str] | None = None) -> int:
         help="write what a report needs of the runs into one small ZIP file, instead of a report",
     )
     args = parser.parse_args(argv)
+    if args.pack and (args.baseline or args.output):
+        parser.error("--pack writes the runs as they are: leave out --baseline and --output")
+    if args.pack and args.pack.suffix != ".zip":
+        parser.error(f"--pack {args.pack}: name a file that ends in .zip")
     output = args.output or (args.runs.with_suffix("") if args.runs.is_file() else args.runs) / "report"
     try:
-        if args.pack:
-            runs = pack(args.runs, args.pack)
-            say("packed", f"{count(runs, 'run')} in {args.pack}, {args.pack.stat().st_size / 1e6:.2f} MB")
-            return 0
         with unpacked(args.runs) as root:
-            write_report(root, args.baseline, output)
+            if args.pack:
+                runs, left_out = pack(root, args.pack)
+                say_left_out(left_out)
+                say("packed", f"{count(runs, 'run')} in {args.pack}, {args.pack.stat().st_size / 1e6:.2f} MB")
+            else:
+                write_report(root, args.baseline, output, with_images=root == args.runs)
         return 0
     except OSError as error:
         return fail(explain(error, args.runs, "try again"))
@@ -80,10 +85,16 @@ def fail(error: UserError) -> int:
     return error.exit_code
 
 
-def write_report(root: Path, baseline: str | None, folder: Path) -> None:
+def say_left_out(reasons: Sequence[str]) -> None:
+    """Say which runs are not among the others, and why."""
+    for reason in reasons:
+        say("left out", reason)
+
+
+def write_report(root: Path, baseline: str | None, folder: Path, with_images: bool = True) -> None:
     """Compare the runs under `root`, print what is found, and write it into `folder`. Raises `UserError`."""
     evidence, left_out = gather(root, baseline)
-    sections = make_sections(evidence, left_out)
+    sections = make_sections(evidence, left_out, with_images)
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for picture in section.pictures:
@@ -113,8 +124,7 @@ def print_report(evidence: Evidence, left_out: Sequence[str]) -> None:
                 [columns[place] for place in places], [[row[place] for place in places] for row in rows]
             )
     show("")
-    for reason in left_out:
-        say("left out", reason)
+    say_left_out(left_out)
 
 
 def gather(root: Path, baseline: str | None) -> tuple[Evidence, list[str]]:
@@ -139,6 +149,7 @@ def choose_baseline(runs: list[Run]) -> str:
     def oddness(run: Run) -> tuple:
         plain = default_settings(run)
         return (
+            is_the_demos_own(run),
             run.experiment != "baseline",
             sum(plain[key] != run.settings[key] for key in plain),
             run.experiment,

@@ -15,6 +15,7 @@ from utils.report.tricks import Tricks
 WORTH_SEEING = 0.5  # points of accuracy; the report says what it would take to see so much
 SMALL_EFFECT = 1.0  # points; the report says of which tricks it is shown that they make less
 HELPS, HURTS, SMALL, UNKNOWN = "helps", "hurts", "less than a point", "unclear"
+SAME = "right on the same images"
 
 
 Pair = tuple[str, str]  # the experiment that is looked at, and what it is compared with
@@ -39,7 +40,7 @@ class Finding:
         if self.p < LEVEL:
             return HELPS if self.estimate.mean > 0 else HURTS
         if self.estimate.low == self.estimate.high == 0:
-            return "right on the same images"
+            return SAME
         return SMALL if abs(self.estimate.mean) + self.reach < SMALL_EFFECT else UNKNOWN
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import options
+from learning.results import PROBABILITY
 from utils.errors import UserError
 from utils.flags import path as a_path
 from utils.run.files import replacing
@@ -19,22 +20,36 @@ DIGITS = 6  # of probabilities, which are most of what there is
 MOST_BYTES = 2**32  # that a file may unpack to
 
 
-def pack(root: Path, file: Path) -> int:
-    """Write the finished runs under `root` into a ZIP file, and return how many there are.
+def pack(root: Path, file: Path) -> tuple[int, list[str]]:
+    """Write the finished runs under `root` into a ZIP file; returns how many they are, and what is left out.
 
-    Probabilities are cut to `DIGITS` digits, and of paths among the flags only the last part is kept.
+    Probabilities are cut to `DIGITS` digits, and of paths among the flags only the last part is kept. Raises
+    `UserError` where nothing is finished, and writes nothing then.
     """
-    runs = [path.parent for path in sorted(root.rglob("result.json"))]
+    contents: dict[str, bytes] = {}
+    left_out = []
+    for run in sorted(path.parent for path in root.rglob("args.json")):
+        name = run.relative_to(root)
+        if not (run / "result.json").exists():
+            left_out.append(f"run {name} is not finished")
+            continue
+        try:
+            contents |= {(name / each).as_posix(): _packed(run / each) for each in FILES}
+        except Exception:  # files that the report could not read either
+            left_out.append(f"run {name} has files that are damaged, or of another version")
+    if not contents:
+        raise UserError(f"{root} holds no finished runs to pack; name the --checkpoint_dir of some")
     with replacing(file) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_LZMA) as archive:
-        for run in runs:
-            for name in FILES:
-                text = (run / name).read_text("utf-8", errors="surrogateescape")
-                change = {"args.json": _without_places, "predictions.csv": _with_fewer_digits}.get(name)
-                content = (change(text) if change else text).encode("utf-8", errors="surrogateescape")
-                # With a date that is always the same, so that the same runs make the same bytes.
-                entry = zipfile.ZipInfo((run.relative_to(root) / name).as_posix())
-                archive.writestr(entry, content, zipfile.ZIP_LZMA)
-    return len(runs)
+        for entry, content in contents.items():
+            # With a date that is always the same, so that the same runs make the same bytes.
+            archive.writestr(zipfile.ZipInfo(entry), content, zipfile.ZIP_LZMA)
+    return len(contents) // len(FILES), left_out
+
+
+def _packed(path: Path) -> bytes:
+    text = path.read_text("utf-8", errors="surrogateescape")
+    change = {"args.json": _without_places, "predictions.csv": _with_fewer_digits}.get(path.name)
+    return (change(text) if change else text).encode("utf-8", errors="surrogateescape")
 
 
 def _without_places(text: str) -> str:
@@ -49,7 +64,7 @@ def _without_places(text: str) -> str:
 
 def _with_fewer_digits(text: str) -> str:
     titles, *rows = csv.reader(io.StringIO(text))
-    first = titles.index("confidence")
+    first = next(place for place, title in enumerate(titles) if title.startswith(("confidence", PROBABILITY)))
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(titles)
@@ -67,11 +82,14 @@ def unpacked(place: Path) -> Iterator[Path]:
     with TemporaryDirectory() as folder:
         try:
             with zipfile.ZipFile(place) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                    raise UserError(
-                        f"{place} unpacks to more than {MOST_BYTES / 1e9:.0f} GB; it is no such file"
-                    )
-                archive.extractall(folder)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise UserError(f"{place} is no file of packed runs ({error}); name a folder of runs") from None
+                size = sum(entry.file_size for entry in archive.infolist())
+                if size <= MOST_BYTES:
+                    archive.extractall(folder)
+        except OSError:
+            raise
+        except Exception as error:  # each way of packing has errors of its own
+            reason = str(error) or type(error).__name__
+            raise UserError(f"{place} is no file of packed runs ({reason}); name a folder of runs") from None
+        if size > MOST_BYTES:
+            raise UserError(f"{place} unpacks to {size / 1e9:.0f} GB, which packed runs do not")
         yield Path(folder)

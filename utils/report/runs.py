@@ -80,6 +80,11 @@ class Experiment:
         return next(iter(self.runs.values())).epochs
 
     @property
+    def noise_is_known(self) -> bool:
+        """Whether any run has epochs enough to say how its speed varies."""
+        return any(len(run.val_accuracies) > 1 for run in self.runs.values())
+
+    @property
     def minutes(self) -> np.ndarray:
         """Those of the runs, on average: [3]."""
         return np.mean([run.minutes for run in self.runs.values()], axis=0)
@@ -132,7 +137,10 @@ def _read_run(folder: Path, name: str, settings: Settings) -> Run:
         test = Evaluation(found.labels, np.log(found.probabilities))
     flags = about.flags
     kinds = {"seed": int, "epochs": int, "data_dir": str}
-    if not all(isinstance(flags[name], kind) for name, kind in kinds.items()) or flags["epochs"] < 1:
+    if (
+        not all(isinstance(flags[name], kind) for name, kind in kinds.items())
+        or not 1 <= flags["epochs"] <= 10**6
+    ):
         raise ValueError(flags)
     own = settings(flags, about.teacher)
     speeds = np.array([_finite(row["images_per_second"]) for row in log])
@@ -173,6 +181,11 @@ def _finite(value: Any) -> float:
     return float(value)
 
 
+def is_the_demos_own(run: Run) -> bool:
+    """Whether it is no experiment, but what main.py --demo makes."""
+    return run.experiment == DEMO and bool(run.flags.get("demo"))
+
+
 def _tested_on(run: Run) -> list[tuple[str, str]]:
     """The test images with their classes."""
     return [(path, run.classes[label]) for path, label in zip(run.paths, run.labels, strict=True)]
@@ -194,7 +207,7 @@ def group(runs: Sequence[Run], baseline: str) -> tuple[dict[str, Experiment], li
         others = found.setdefault(run.experiment, {})
         first = next(iter(others.values()), run)
         other_flags = sorted(key for key in run.settings if run.settings[key] != first.settings.get(key))
-        if run.experiment == DEMO != baseline and run.flags.get("demo"):
+        if is_the_demos_own(run) and baseline != DEMO:
             left_out.append(f"run {run.name} is the demo's own")
         elif _tested_on(run) != _tested_on(reference):
             left_out.append(f"run {run.name} was tested on other images than {reference.name}")

@@ -15,6 +15,7 @@ from utils.report import pictures
 from utils.report.comparison import (
     HELPS,
     HURTS,
+    SAME,
     SMALL,
     SMALL_EFFECT,
     UNKNOWN,
@@ -31,8 +32,11 @@ BEST_RUN = "The best run, class by class"
 NAMED = 6  # tricks in a sentence
 
 
-def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
-    """All sections in order; `left_out` says which runs are not among the evidence."""
+def make_sections(evidence: Evidence, left_out: Sequence[str], with_images: bool = True) -> list[Section]:
+    """All sections in order; `left_out` says which runs are not among the evidence.
+
+    Without images none is looked for where the runs were made.
+    """
     sections = [verdict(evidence)]
     if evidence.effects:
         figure = pictures.effects(evidence)
@@ -64,7 +68,11 @@ def make_sections(evidence: Evidence, left_out: Sequence[str]) -> list[Section]:
         "Validation accuracy by epoch, a panel for each network and optimizer",
         pictures.learning_curves(evidence),
     )
-    sections += [Section("Learning curves", pictures=[curves]), *_best_run(evidence), _how_to_read(evidence)]
+    sections += [
+        Section("Learning curves", pictures=[curves]),
+        *_best_run(evidence, with_images),
+        _how_to_read(evidence),
+    ]
     if left_out:
         sections.append(Section("Left out", list(left_out)))
     return sections
@@ -81,13 +89,19 @@ def verdict(evidence: Evidence) -> Section:
     paragraphs = []
     for kind, verb in ((HELPS, "Helps"), (HURTS, "Hurts")):
         if found := findings.pop(kind, None):
-            told = [f"{words} ({finding.estimate.mean:+.2f} points)" for words, finding in found]
+            found = found[::-1] if kind == HURTS else found  # the strongest first
+            told = [
+                f"{words} ({finding.estimate.mean:+.2f} points{_if_one_seed(finding)})"
+                for words, finding in found
+            ]
             paragraphs.append(f"{verb}: {_listed(told)}.")
         elif kind == HELPS and told_of:
             paragraphs.append("Nothing is shown to help.")
     if found := findings.pop(SMALL, None):
         told = [words for words, _ in found]
         paragraphs.append(f"Shown to make less than {SMALL_EFFECT:g} point of difference: {_listed(told)}.")
+    if found := findings.pop(SAME, None):
+        paragraphs.append(f"Right on the same images: {_listed([words for words, _ in found])}.")
     if unknown := findings.get(UNKNOWN):
         names = [words for words, _ in unknown]
         seeds = min(finding.estimate.spread.seeds for _, finding in unknown)
@@ -105,6 +119,10 @@ def verdict(evidence: Evidence) -> Section:
         f"{evidence.baseline} on the same {evidence.images:,} test images{also}."
     )
     return Section("Which tricks help", [*paragraphs, *_unlike(evidence)], card=True)
+
+
+def _if_one_seed(finding: Finding) -> str:
+    return ", for these networks: one seed" if finding.estimate.spread.seeds == 1 else ""
 
 
 def _unlike(evidence: Evidence) -> Iterator[str]:
@@ -170,7 +188,7 @@ def accuracies_table(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
                 *figures,
                 str(len(found.runs)),
                 f"{middle:.2f}",
-                f"{100 * (high - low) / middle:.0f} %",
+                f"{100 * (high - low) / middle:.0f} %" if found.noise_is_known else "-",
                 f"{found.mean('images_per_second'):.0f}",
                 f"{max(run.memory for run in found.runs.values()):.0f}",
                 evidence.tricks.letters(name),
@@ -283,7 +301,7 @@ def _effects_on_confidences(evidence: Evidence) -> Section:
     return Section("The effect of each trick on confidences", text, columns, rows)
 
 
-def _best_run(evidence: Evidence) -> list[Section]:
+def _best_run(evidence: Evidence, with_images: bool) -> list[Section]:
     """The classes and the surest errors of the run of the best experiment that validated best."""
     runs = evidence.experiments[evidence.best].runs.values()
     best = max(runs, key=lambda run: run.val_accuracy)
@@ -296,7 +314,7 @@ def _best_run(evidence: Evidence) -> list[Section]:
     classes = class_section(best.confusion, best.classes, f"{best.experiment}, seed {best.seed}")
     classes.title = BEST_RUN
     classes.paragraphs.insert(0, f"{text}.")
-    root, crop = Path(best.flags["data_dir"]), best.flags["crop"] != "none"
+    root, crop = Path(best.flags["data_dir"]) if with_images else None, best.flags["crop"] != "none"
     seen = (best.labels, best.predictions, best.confidences)
     return [classes, error_section(root, crop, best.paths, best.classes, *seen)]
 
