@@ -24,7 +24,7 @@ DEMO = {
     "decay_type": "cosine_warmup",
 }
 
-# Flags by another name, chosen by measurements on photographs.
+# Flags by another name.
 RECIPES: dict[str, dict[str, Any]] = {
     "baseline": {},
     "finetune": {
