@@ -133,7 +133,7 @@ class RunLog:
             return f"{row[name]:.2f}{'*' if best else ' '}"
 
         cells = [
-            ("", "epoch", 7, f"{row['epoch']}/{self.epochs}" if self.epochs < 1000 else str(row["epoch"])),
+            ("", "epoch", 7, f"{row['epoch']}/{self.epochs}"),
             ("", "rate", 7, f"{row['learning_rate']:.2g}"),
             ("train", "loss", 6, _six(row["train_loss"])),
             ("", "acc.%", 6, f"{row['train_accuracy']:.2f}"),
