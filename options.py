@@ -295,11 +295,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     given = [name for name, value in vars(args).items() if value is not UNSET]
     if "demo" in given:
         defaults |= DEMO
-    recipe = RECIPES[args.recipe] if "recipe" in given else {}
-    left = [name for name in recipe if name not in given]
-    if "optimizer" in given and args.optimizer != recipe.get("optimizer"):  # whose own these are
+    chosen = RECIPES[args.recipe] if "recipe" in given else {}
+    left = [name for name in chosen if name not in given]
+    if "optimizer" in given and args.optimizer != chosen.get("optimizer"):  # whose own these are
         left = [name for name in left if name not in OWN_DEFAULTS["SGD"]]
-    defaults |= {name: recipe[name] for name in left}
+    defaults |= {name: chosen[name] for name in left}
     given += left
     args = argparse.Namespace(
         **{name: value if value is not UNSET else defaults[name] for name, value in vars(args).items()}

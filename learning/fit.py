@@ -126,7 +126,7 @@ class Fit:
                 images, labels, aspects = (part[:IMAGES_SHOWN] for part in batch)
                 augmented = one_view_each(trainer.augment(images, Draws(trainer.seed, 0), aspects))
                 each = labels.repeat_interleave(len(augmented) // len(labels))
-                self.log.images(augmented, [self.watch.classes[label] for label in each])
+                self.log.images(augmented, [self.watch.classes[label] for label in each.tolist()])
             trainer.train_step(*batch)
             if trainer.step % self.log_interval == 0:
                 recent = self._read()

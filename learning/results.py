@@ -48,19 +48,7 @@ def write_results(
     """
     files = [dataset.files[index] for index in dataset.splits["test"]]
     write_predictions(folder / "predictions.csv", files, dataset.classes, test, calibration.temperature)
-    sizes = dataset.sizes()
-    seconds = sum(row["seconds"] for row in history)
-    result = Result(
-        best_epoch=best["epoch"],
-        best_weights=best["weights"],
-        **{name: value for name, value in best.items() if name.startswith("val_")},
-        **test_figures(test, dataset.classes, calibration),
-        test_accuracy_last=test_last.accuracy,
-        train_seconds=seconds,
-        images_per_second=float(np.median([row["images_per_second"] for row in history])),
-        split_sizes=sizes,
-        skipped_images=len(skipped),
-    )
+    result = _came_to(dataset, skipped, history, best, test, test_last, calibration)
     calibrated = test.at(calibration.temperature)
     name, seen = str(folder.path), (test.labels, test.predictions, calibrated.confidences)
     curve = pictures.learning_curve(history, best, name)
@@ -90,6 +78,29 @@ def write_results(
     write_json(folder / "result.json", as_content(result))
     say_result(result, test.confusion, dataset.classes, folder)
     return result
+
+
+def _came_to(
+    dataset: Dataset,
+    skipped: Sequence[str],
+    history: Sequence[dict],
+    best: Mapping[str, Any],
+    test: Evaluation,
+    test_last: Evaluation,
+    calibration: Calibration,
+) -> Result:
+    """The figures of a run, for result.json."""
+    return Result(
+        best_epoch=best["epoch"],
+        best_weights=best["weights"],
+        **{name: value for name, value in best.items() if name.startswith("val_")},
+        **test_figures(test, dataset.classes, calibration),
+        test_accuracy_last=test_last.accuracy,
+        train_seconds=sum(row["seconds"] for row in history),
+        images_per_second=float(np.median([row["images_per_second"] for row in history])),
+        split_sizes=dataset.sizes(),
+        skipped_images=len(skipped),
+    )
 
 
 def say_result(result: Result, confusion: Confusion, classes: Sequence[str], folder: RunFolder) -> None:
@@ -171,7 +182,7 @@ def calibration_lines(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def say_classes(confusion: Confusion, classes: Sequence[str]) -> None:
-    """The same on the console, with the pairs of classes that are confused most."""
+    """Show the figures of each class on the console, and the pairs that are confused most."""
     columns, rows, more = class_table(confusion, classes)
     show("")
     show_table(columns, rows)

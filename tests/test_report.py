@@ -117,8 +117,11 @@ def test_the_report_says_what_helps_by_how_much_and_how_surely(checkpoint, capsy
     out = capsys.readouterr().out
     report = checkpoint / "report"
     assert {path.name for path in report.iterdir()} == {
-        *("report.md", "report.html", "accuracies.png", "effects.png", "learning_curves.png")
+        *("report.md", "report.html", "accuracies.png", "effects.png", "learning_curves.png"),
+        "confusion_matrix.png",
     }
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", (report / "report.md").read_text())
+    assert sorted(pictures) == sorted(path.name for path in report.glob("*.png"))
     text = (report / "report.md").read_text()
     (zero,) = re.findall(r"\| zero gamma +\| unclear.* 2\.00 +\| 2\.00 to 2\.00 .*(?:images|seeds).*", text)
     assert zero.endswith("| 1     |")  # it takes twice the time, and there is one pair

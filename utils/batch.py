@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 from types import FrameType
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str], text: str) -> int:
         if len(extra) < len(argv):
             dry_run(commands, left, cards=len(cards) or 1)
             return 0
-        return Batch(commands, cards).run()
+        return Batch(commands, cards, left).run()
     except UserError as error:
         print(f"batch: {visible(error)}", file=sys.stderr)
         return error.exit_code
@@ -168,7 +168,7 @@ class Batch:
     A signal is passed on to the runs that are going, which save and stop; no other is started then.
     """
 
-    def __init__(self, commands: Commands, cards: Sequence[str]):
+    def __init__(self, commands: Commands, cards: Sequence[str], left: Collection[str]):
         self.commands = commands
         self.cards: Sequence[str | None] = cards or [None]
         self.waiting: queue.SimpleQueue = queue.SimpleQueue()
@@ -176,8 +176,8 @@ class Batch:
         self.failed: dict[str, str] = {}
         self.done = 0
         self.stopped = 0
-        self.trained: list[float] = []  # seconds of the runs that were not finished before
-        self.left = sum(not RunFolder(*place_of(command)).finished for command in commands.values())
+        self.left = set(left)  # of the runs that have something to do
+        self.trained: list[float] = []  # the seconds of those that were done
         self.lock = threading.Lock()
 
     def run(self) -> int:
@@ -221,7 +221,7 @@ class Batch:
     def _run_one(self, card: str | None, number: str, run: str, command: Sequence[str]) -> None:
         mark = f"{run}: " if len(self.cards) > 1 else ""  # else lines of several runs could be mixed up
         print(f"\n== {number}{f' on GPU {card}' if card else ''}: {shown(command)}", flush=True)
-        began, finished = time.monotonic(), RunFolder(*place_of(command)).finished
+        began = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, str(MAIN), *command, "--resume"],
             stdin=subprocess.DEVNULL,
@@ -242,26 +242,20 @@ class Batch:
             del self.going[run]
             if code == 0:
                 self.done += 1
-                self._say_left(finished, time.monotonic() - began)
+                self._say_left(run, time.monotonic() - began)
             elif not self.stopped:
-                self.left -= not finished
+                self.left.discard(run)
                 self.failed[run] = line.strip() if code > 0 else f"killed by {signal.Signals(-code).name}"
 
-    def _say_left(self, finished: bool, seconds: float) -> None:
+    def _say_left(self, run: str, seconds: float) -> None:
         """Say how long the rest of the list takes, by the runs so far, when one has come to its end."""
-        if finished:
+        if run not in self.left:
             return
+        self.left.remove(run)
         self.trained.append(seconds)
-        self.left -= 1
         if self.left:
-            rest = self.left * sum(self.trained) / len(self.trained) / len(self.cards)
-            say("batch", f"{count(self.left, 'run')} left, about {duration(rest)}")
-
-
-def place_of(command: Sequence[str]) -> tuple[str, str]:
-    """The checkpoint folder and the name of a run."""
-    args = options.parse_args([*command, "--resume"])
-    return args.checkpoint_dir, args.checkpoint_name
+            rest = len(self.left) * sum(self.trained) / len(self.trained) / len(self.cards)
+            say("batch", f"{count(len(self.left), 'run')} left, about {duration(rest)}")
 
 
 def shown(command: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -56,10 +56,9 @@ def warn(words: object) -> None:
     say("warning", words)
 
 
-def show(*lines: RenderableType) -> None:
-    """Print lines that nobody has to read under a label, each as it is."""
-    for line in lines:
-        _console().print(line)
+def show(line: str) -> None:
+    """Print a line as it is, without a label."""
+    _console().print(line)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,6 +3,8 @@
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from matplotlib import rcParams
 from matplotlib.axes import Axes
@@ -39,9 +41,12 @@ def as_svg(figure: Figure) -> str:
     )
 
 
-def boxes_for_unknown_letters() -> warnings.catch_warnings:
+@contextmanager
+def boxes_for_unknown_letters() -> Iterator[None]:
     """A context in which letters that the font lacks are drawn as boxes without a word."""
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def plain(axes: Axes) -> Axes:

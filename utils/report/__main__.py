@@ -10,18 +10,16 @@ import options
 from utils.console import say, show, show_table
 from utils.errors import UserError, explain
 from utils.flags import Help, Parser, run_flags
-from utils.page import to_markdown, to_page
+from utils.page import Section, to_markdown, to_page
 from utils.report.comparison import Evidence
 from utils.report.packed import pack, unpacked
 from utils.report.runs import Run, find_runs, group, is_the_demos_own
 from utils.report.sections import (
-    BEST_RUN,
     FIGURES,
     accuracies_table,
     effects_table,
     make_sections,
     runs_section,
-    verdict,
 )
 from utils.report.tricks import Tricks, values_of
 from utils.run.files import replacing
@@ -98,19 +96,18 @@ def write_report(root: Path, baseline: str | None, folder: Path, with_images: bo
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         for picture in section.pictures:
-            if section.title != BEST_RUN:
-                save(picture.figure, folder / f"{picture.name}.png")
+            save(picture.figure, folder / f"{picture.name}.png")
     page = to_page([*sections, runs_section(evidence, folder)])
     for name, content in {"report.html": page, "report.md": to_markdown(sections)}.items():
         with replacing(folder / name, "w", encoding="utf-8") as file:
             file.write(content)
-    print_report(evidence, left_out)
+    print_report(evidence, sections[0], left_out)
     say("written", f"{folder}: report.html, report.md and its pictures")
 
 
-def print_report(evidence: Evidence, left_out: Sequence[str]) -> None:
+def print_report(evidence: Evidence, verdict: Section, left_out: Sequence[str]) -> None:
     """Say what is found, in the width of a terminal: the rest is on the page."""
-    for number, paragraph in enumerate(verdict(evidence).paragraphs):
+    for number, paragraph in enumerate(verdict.paragraphs):
         say("" if number else "verdict", paragraph)
     tables = (
         (effects_table(evidence), ("trick", "verdict", *FIGURES[:2], "time")),

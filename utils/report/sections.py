@@ -28,7 +28,6 @@ from utils.report.confidence import unavoidable_error
 from utils.report.statistics import LEVEL, POWER
 from utils.text import count
 
-BEST_RUN = "The best run, class by class"
 NAMED = 6  # tricks in a sentence
 
 
@@ -37,7 +36,7 @@ def make_sections(evidence: Evidence, left_out: Sequence[str], with_images: bool
 
     Without images none is looked for where the runs were made.
     """
-    sections = [verdict(evidence)]
+    sections = [_verdict(evidence)]
     if evidence.effects:
         figure = pictures.effects(evidence)
         sections.append(
@@ -78,7 +77,7 @@ def make_sections(evidence: Evidence, left_out: Sequence[str], with_images: bool
     return sections
 
 
-def verdict(evidence: Evidence) -> Section:
+def _verdict(evidence: Evidence) -> Section:
     """What the evidence comes to."""
     best = evidence.experiments[evidence.best]
     runs = sum(len(found.runs) for found in evidence.experiments.values())
@@ -312,7 +311,7 @@ def _best_run(evidence: Evidence, with_images: bool) -> list[Section]:
     if len(best.classes) > MANY_CLASSES:
         text += f", top-5 accuracy {best.top_accuracy:.2f} %"
     classes = class_section(best.confusion, best.classes, f"{best.experiment}, seed {best.seed}")
-    classes.title = BEST_RUN
+    classes.title = "The best run, class by class"
     classes.paragraphs.insert(0, f"{text}.")
     root, crop = Path(best.flags["data_dir"]) if with_images else None, best.flags["crop"] != "none"
     seen = (best.labels, best.predictions, best.confidences)
