@@ -245,7 +245,7 @@ def test_a_table_that_is_none_is_named(tmp_path, loose, content, words):
         find_dataset(loose[0], 42, how=Splitting(labels=tmp_path / "t.csv"))
 
 
-def test_a_table_may_be_written_in_many_ways(tmp_path, loose):
+def test_a_table_may_be_written_in_many_ways(tmp_path, loose, monkeypatch):
     """By a spreadsheet: a mark of UTF-8, lines of Windows, spaces, quotes, empty lines, paths in full."""
     root, rows = loose
     lines = ["", " Label , PATH,", *(f'"{label}", "{name}",' for name, label in rows[1:]), "", ",,"]
@@ -255,7 +255,7 @@ def test_a_table_may_be_written_in_many_ways(tmp_path, loose):
     plain = find_dataset(root, 42, how=table_of(tmp_path / "u.csv", rows, "path", "label"))
     assert dataset.files == plain.files
     assert dataset.identity() == plain.identity()
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert find_dataset(Path("images"), 42, how=Splitting(labels=Path("t.csv"))).files == plain.files
 
 
