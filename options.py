@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from learning.schedule import SCHEDULES, step_decay
-from learning.tricks import OWN_DEFAULTS, TRICKS
+from learning.tricks import OWN_DEFAULTS, TRICKS, has_layer_norms
 from utils.errors import UserError
 from utils.flags import Flag, Help, Parser, number, path
 
@@ -24,14 +24,14 @@ DEMO = {
     "decay_type": "cosine_warmup",
 }
 
-# Flags by another name.
+# Flags by another name, of which "norm" is for networks with batch norm. Measured: docs/runs.md.
 RECIPES: dict[str, dict[str, Any]] = {
     "baseline": {},
     "finetune": {
         "pretrained": 1,
         "optimizer": "ADAM",
-        "learning_rate": 3e-4,
         "decay_type": "cosine_warmup",
+        "norm": "frozen_batchnorm",
         "epochs": 15,
     },
     "scratch": {"pretrained": 0, "optimizer": "ADAM", "decay_type": "cosine_warmup"},
@@ -296,9 +296,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if "demo" in given:
         defaults |= DEMO
     chosen = RECIPES[args.recipe] if "recipe" in given else {}
-    left = [name for name in chosen if name not in given]
-    if "optimizer" in given and args.optimizer != chosen.get("optimizer"):  # whose own these are
-        left = [name for name in left if name not in OWN_DEFAULTS["SGD"]]
+    model = defaults["model"] if args.model is UNSET else args.model
+    kept = {"norm"} if has_layer_norms(argparse.Namespace(model=model)) else set()
+    left = [name for name in chosen if name not in given and name not in kept]
     defaults |= {name: chosen[name] for name in left}
     given += left
     args = argparse.Namespace(

@@ -228,8 +228,12 @@ def test_a_recipe_is_its_flags(recipe):
 def test_each_flag_of_a_recipe_can_be_given():
     args = parse("--recipe", "finetune", "--epochs", "3", "--learning_rate", "0.01")
     assert (args.epochs, args.learning_rate, args.optimizer) == (3, 0.01, "ADAM")
-    other = parse("--recipe", "finetune", "--optimizer", "SGD")  # whose rate is not that of the recipe's Adam
+    other = parse("--recipe", "finetune", "--optimizer", "SGD")
     assert other.learning_rate == parse("--optimizer", "SGD").learning_rate
+    assert other.norm == "frozen_batchnorm"
+    without = parse("--recipe", "finetune", "--model", "ConvNeXt-Tiny")  # which has no batch norm
+    assert "--norm" not in options.recipe(without)
+    assert options.contradiction(without) is None
     assert "--epochs" not in options.recipe(args)
     assert "--optimizer ADAM" in options.recipe(args)
     assert options.recipe(parse("--recipe", "baseline")) == "baseline: no flags"
@@ -238,7 +242,7 @@ def test_each_flag_of_a_recipe_can_be_given():
 def test_recipes_say_where_weights_come_from():
     assert parse("--recipe", "scratch").pretrained == 0
     assert options.parse_args(["--demo", "--recipe", "finetune"]).pretrained == 1
-    assert parse("--recipe", "finetune", "--optimizer", "adam").learning_rate == 3e-4
+    assert parse("--recipe", "finetune", "--optimizer", "adam").learning_rate == 1e-3
     with pytest.raises(SystemExit):
         parse("--recipe", "finetune", "--pretrained", "0")
 
