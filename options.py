@@ -297,7 +297,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         defaults |= DEMO
     chosen = RECIPES[args.recipe] if "recipe" in given else {}
     model = defaults["model"] if args.model is UNSET else args.model
-    kept = {"norm"} if has_layer_norms(argparse.Namespace(model=model)) else set()
+    kept = {"norm"} if has_layer_norms(model) else set()
     left = [name for name in chosen if name not in given and name not in kept]
     defaults |= {name: chosen[name] for name in left}
     given += left

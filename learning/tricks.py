@@ -152,9 +152,9 @@ def network_name(text: str) -> str:
     return text
 
 
-def has_layer_norms(args: argparse.Namespace) -> bool:
+def has_layer_norms(model: str) -> bool:
     """Whether the network has norms of its own, which --norm does not choose."""
-    return NETWORKS[args.model][0] == "convnext"
+    return NETWORKS[model][0] == "convnext"
 
 
 def own_defaults(flag: str) -> str:
@@ -314,7 +314,7 @@ TRICKS = (
             "A ResNet with the habits of transformers: large depthwise kernels, layer norm, few "
             "activations. For large data sets, or pretrained.", ("2201.03545",),
             "ConvNeXt-Tiny, -Small, -Base"),
-        Refused(lambda args: has_layer_norms(args) and args.image_size < 32,
+        Refused(lambda args: has_layer_norms(args.model) and args.image_size < 32,
             "--model {model} halves images five times: --image_size {image_size} must be 32 or more"),
         letters={"ResNet50": "B", "EfficientNet": "EN", "RegNet": "RN"}),
     row("weights", "network",
@@ -395,7 +395,7 @@ TRICKS = (
         Example("--zero_gamma", "network/norm.py",
             "Each residual branch starts at 0, so that a deep network starts as a shallow one. From "
             "scratch, in deep ResNets.", ("1812.01187",)),
-        Refused(lambda args: args.zero_gamma and has_layer_norms(args),
+        Refused(lambda args: args.zero_gamma and has_layer_norms(args.model),
             "--zero_gamma does nothing with --model {model}, whose branches start small: leave it out"),
         letters="Z", built=_zero_gammas),
     row("no bias decay", "optimizer",
@@ -520,7 +520,7 @@ TRICKS = (
             (), "pretrained norm statistics"),
         Refused(lambda args: args.norm == "frozen_batchnorm" and not args.pretrained,
             "--norm frozen_batchnorm has no statistics to keep with --pretrained 0: use batchnorm"),
-        Refused(lambda args: "norm" in args.given and has_layer_norms(args),
+        Refused(lambda args: "norm" in args.given and has_layer_norms(args.model),
             "--norm does nothing with --model {model}, which has layer norms: leave it out"),
         letters={"batchnorm": "BN", "evonorm": "E", "evonorm_b0": "EB", "frozen_batchnorm": "FB"},
         built=_norms),
