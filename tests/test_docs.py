@@ -14,6 +14,11 @@ from learning.tricks import table
 from network import NETWORKS
 from options import build_parser
 from tests.conftest import ROOT
+from utils import batch
+from utils.page import to_markdown
+from utils.report.__main__ import gather
+from utils.report.packed import unpacked
+from utils.report.sections import make_sections
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
@@ -51,6 +56,66 @@ def test_the_table_of_tricks_is_that_of_the_code():
     assert table() in PAGES["docs/tricks.md"], (
         "put in what python -c 'from learning import tricks; print(tricks.table())' prints"
     )
+
+
+STUDY = ROOT / "assets/photographs"
+
+
+@pytest.fixture(scope="module")
+def studies():
+    """What the published runs say, from scratch and fine-tuned."""
+    found = {}
+    for part in ("scratch", "finetune"):
+        with unpacked(STUDY / f"{part}.zip") as root:
+            found[part] = gather(root, None)
+    return found
+
+
+def measured(studies):
+    """The rows of the table in docs/tricks.md of what was measured."""
+    effects = {
+        part: {effect.words: effect for effect in evidence.effects} for part, (evidence, _) in studies.items()
+    }
+
+    def cell(effect):
+        estimate = effect and effect.estimate
+        return f"{estimate.mean:+.1f} ({estimate.low:+.1f} to {estimate.high:+.1f})" if effect else "-"
+
+    def time(part, effect):
+        return f"{studies[part][0].times(effect.pairs)[1]:.2f}" if effect else "-"
+
+    return [
+        f"| {' | '.join([words, *(cell(by.get(words)) for by in effects.values()), *times])} |"
+        for words in dict.fromkeys(words for by in effects.values() for words in by)
+        for times in [[time(part, by.get(words)) for part, by in effects.items()]]
+    ]
+
+
+@pytest.mark.parametrize("part", ["scratch", "finetune"])
+def test_published_reports_are_those_of_their_runs(studies, part):
+    assert (STUDY / part / "report.md").read_text() == to_markdown(make_sections(*studies[part], False)), (
+        f"draw it again: python -m utils.report {STUDY}/{part}.zip --output {STUDY}/{part}"
+    )
+
+
+def test_published_runs_are_those_of_the_lists(studies):
+    lists = {part: batch.read_list((STUDY / f"{part}.txt").read_text()) for part in studies}
+    assert {part: {*evidence.experiments} for part, (evidence, _) in studies.items()} == {
+        part: {*experiments} for part, experiments in lists.items()
+    }
+    flags = [
+        run.flags for e, _ in studies.values() for x in e.experiments.values() for run in x.runs.values()
+    ]
+    assert {(run["precision"], run["data_dir"]) for run in flags} == {("fp32", "photographs")}
+
+
+def test_what_was_measured_is_in_the_docs(studies):
+    rows = measured(studies)
+    assert "\n".join(rows) in PAGES["docs/tricks.md"], "\n".join(["put in:", *rows])
+    section = README.partition("## Which tricks help?")[2].partition("\n## ")[0]
+    shown = [row for row in section.splitlines() if re.match(r"\| .*\d", row)]
+    assert len(shown) > 5
+    assert [row for row in shown if row not in rows] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

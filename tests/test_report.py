@@ -873,7 +873,7 @@ def test_packed_runs_make_the_same_report(checkpoint, tmp_path, capsys):
     assert b"photographs" in everything
     assert b"secret" not in everything
     probabilities = [line for line in everything.splitlines() if line.startswith(b"test/")]
-    assert max(len(digits) for digits in re.findall(rb"\.0*(\d+)", b"".join(probabilities))) == 6
+    assert max(len(digits) for digits in re.findall(rb"\.0*(\d+)", b"".join(probabilities))) == 5
 
 
 def test_packing_leaves_nothing_out_in_silence_and_destroys_nothing(checkpoint, tmp_path, capsys):

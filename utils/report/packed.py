@@ -16,7 +16,7 @@ from utils.flags import path as a_path
 from utils.run.files import replacing
 
 FILES = ("args.json", "result.json", "log.csv", "predictions.csv")
-DIGITS = 6  # of probabilities, which are most of what there is
+DIGITS = 5  # of probabilities, which are most of what there is
 MOST_BYTES = 2**32  # that a file may unpack to
 
 

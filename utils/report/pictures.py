@@ -1,5 +1,6 @@
 """The pictures of the report, in colours that people with any common colour blindness can tell apart."""
 
+import textwrap
 from itertools import product
 from typing import Any
 
@@ -60,16 +61,18 @@ def effects(evidence: Evidence) -> Figure:
     several = any(len(effect.pairs) > 1 for effect in found)
     axes.set_yticks(
         range(len(found)),
-        [
-            shortened(effect.words, LONGEST_NAME) + f" ({count(len(effect.pairs), 'pair')})" * several
-            for effect in found
-        ],
+        [wrapped(effect.words) + f" ({count(len(effect.pairs), 'pair')})" * several for effect in found],
         fontsize=8,
     )
     axes.set_xlabel(
         "Difference in test accuracy (points)\n95 % intervals; filled: helps or hurts", fontsize=8
     )
     return figure
+
+
+def wrapped(words: str) -> str:
+    """What a row is of, on at most two lines."""
+    return textwrap.fill(visible(words), LONGEST_NAME, max_lines=2, placeholder="…")
 
 
 def learning_curves(evidence: Evidence) -> Figure:

@@ -103,10 +103,9 @@ def _verdict(evidence: Evidence) -> Section:
         paragraphs.append(f"Right on the same images: {_listed([words for words, _ in found])}.")
     if unknown := findings.get(UNKNOWN):
         names = [words for words, _ in unknown]
-        seeds = min(finding.estimate.spread.seeds for _, finding in unknown)
-        paragraphs.append(
-            f"Unclear, on {evidence.images:,} test images with {count(seeds, 'seed')}: {_listed(names)}."
-        )
+        seeds = [finding.estimate.spread.seeds for _, finding in unknown]
+        several = f"{min(seeds)} or " * (min(seeds) < max(seeds)) + count(max(seeds), "seed")
+        paragraphs.append(f"Unclear, on {evidence.images:,} test images with {several}: {_listed(names)}.")
     paragraphs.append(
         f"Best on the validation images: {best.name}, with a test accuracy of "
         f"{_mean_and_deviation(best.mean('test_accuracy'), best.deviation('test_accuracy'))} %."

@@ -95,7 +95,7 @@ class Tricks:
 
     def in_words(self, trick: Trick, a: str, b: str) -> str:
         """What `a` has of a trick where `b` has something else or nothing."""
-        if trick.on_or_off:
+        if trick.on_or_off or isinstance(self.values[a][trick][0], bool):
             if trick not in self._on(b):
                 return self._long(a, trick)
             if trick not in self._on(a):
