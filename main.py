@@ -4,30 +4,56 @@ What needs torch is imported once the flags are known to be good, so that --help
 runs are answered at once.
 """
 
+import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 
 import options
 from utils.console import said_if_slow, say
-from utils.errors import ProgramError, explain
+from utils.errors import ProgramError, UserError, explain
 from utils.run.cores import wait_briefly
 from utils.run.files import read_json
 from utils.run.folder import RunFolder
 from utils.run.records import About, Result
-from utils.run.signals import StopSignal
+from utils.run.together import joined, stop_signal
 from utils.text import visible
+from utils.world import World
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code. Bad flags exit with code 2 at once."""
-    args = options.parse_args(argv)
+    world = World.of(os.environ)
+    with ExitStack() as stack:
+        if world.rank:  # the first process speaks
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            with redirect_stderr(nowhere):
+                args = options.parse_args(argv)
+        else:
+            args = options.parse_args(argv)
+        return run(args, world)
+
+
+def run(args: Namespace, world: World) -> int:
+    """Do what the flags ask for; returns the exit code."""
+    mode = next((name for name in options.USES if getattr(args, name)), "train")
     try:
-        with StopSignal() as stop:
-            if "data_dir" in args.given and not (args.demo or args.predict or Path(args.data_dir).is_dir()):
+        with stop_signal() as stop, explained_errors(args):
+            if world.size > 1 and (mode != "train" or args.inspect):
+                raise UserError(
+                    f"--{'inspect' if args.inspect else mode} is for one process: start it without torchrun"
+                )
+            alone = world.size == 1
+            if (
+                alone
+                and "data_dir" in args.given
+                and not (args.demo or args.predict or Path(args.data_dir).is_dir())
+            ):
                 from utils.data.folders import find_dataset
 
                 find_dataset(Path(args.data_dir), args.seed)  # says what is wrong, before torch is loaded
@@ -39,43 +65,46 @@ def main(argv: list[str] | None = None) -> int:
             folder = RunFolder(args.checkpoint_dir, args.checkpoint_name)
             if nothing_left(args, folder):
                 return 0
-            mode = next((name for name in options.USES if getattr(args, name)), "train")
             if mode != "train":
                 folder.refuse_none()
             elif not (args.resume or args.overwrite):
                 folder.refuse_another_run()
 
             anew = mode == "train" and not (args.resume and folder.started)
-            data = None
-            if anew:
-                from learning.data import find_data
+            with joined(args, stop, world) as together, explained_errors(args):
+                data = None
+                if anew:
+                    from learning.data import find_data
 
-                data = find_data(args, None, stop.check)
-            with said_if_slow("loading", "torch"):
-                from learning import run, suspects, use
+                    with together.first_of_machine_first():
+                        data = find_data(args, None, together.check)
+                with said_if_slow("loading", "torch"):
+                    from learning import run, suspects, use
 
-            modes: dict[str, Callable[[Namespace, RunFolder, Callable[[], None]], None]] = {
-                "train": partial(run.train, data=data),
-                "evaluate": run.evaluate,
-                "predict": use.predict,
-                "export": use.export,
-                "suspects": suspects.find,
-            }
-            modes[mode](args, folder, stop.check)
+                modes: dict[str, Callable[[Namespace, RunFolder, Callable[[], None]], None]] = {
+                    "train": partial(run.train, data=data, together=together),
+                    "evaluate": run.evaluate,
+                    "predict": use.predict,
+                    "export": use.export,
+                    "suspects": suspects.find,
+                }
+                modes[mode](args, folder, together.check)
         return 0
+    except ProgramError as error:
+        if not (error.said or world.rank):  # of several processes the first speaks
+            print(f"main.py: {visible(error)}", file=sys.stderr)
+        return error.exit_code
+
+
+@contextmanager
+def explained_errors(args: Namespace) -> Iterator[None]:
+    """Within this context what the system refuses is a `UserError`."""
+    try:
+        yield
     except OSError as error:
         place = Path(args.checkpoint_dir, args.checkpoint_name)
         uses = any(getattr(args, name) for name in (*options.USES, "inspect"))
-        then = "try again" if uses else "go on with --resume"
-        return fail(explain(error, place, then))
-    except ProgramError as error:
-        return fail(error)
-
-
-def fail(error: ProgramError) -> int:
-    """Say in one line what went wrong; returns the exit code."""
-    print(f"main.py: {visible(error)}", file=sys.stderr)
-    return error.exit_code
+        raise explain(error, place, "try again" if uses else "go on with --resume") from error
 
 
 def nothing_left(args: Namespace, folder: RunFolder) -> bool:

@@ -257,6 +257,11 @@ FLAGS = {
             False,
             "train with torch.compile, which takes a minute or more at first and pays in long runs",
         ),
+        Flag(
+            "norm_per_process",
+            False,
+            "under torchrun, norms see the images of each process alone: faster, and not what one computes",
+        ),
         Flag("deterministic", False, "the same bits each time on a GPU too, at some cost in speed"),
     ),
 }

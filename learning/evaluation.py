@@ -1,6 +1,7 @@
 """Figures of predictions for images whose classes are known; shares are in percent."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -81,6 +82,11 @@ class Evaluation:
 
     labels: np.ndarray
     log_probabilities: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Sequence["Evaluation"]) -> "Evaluation":
+        """That of several batches, one after the other."""
+        return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
 
     def at(self, temperature: float) -> "Evaluation":
         """The same with confidences of another temperature: softmax(logits / T)."""

@@ -14,8 +14,8 @@ View = Callable[[torch.Tensor], torch.Tensor]
 @torch.inference_mode()
 def log_probabilities(
     network: nn.Module, batches: Iterable[torch.Tensor], views: Sequence[View], precision: str
-) -> torch.Tensor:
-    """Of every class for images uint8 [N, 3, H, W] in batches: float64 [n, K] on the host.
+) -> list[torch.Tensor]:
+    """Of every class for images uint8 [N, 3, H, W] in batches: float64 [N, K] of each, on the host.
 
     Each of `views` makes network inputs of the images; their probabilities are averaged. Leaves the mode on
     eval.
@@ -25,7 +25,10 @@ def log_probabilities(
     for images in batches:
         with autocast(images.device, precision):
             all_logits.append(torch.stack([network(view(images)).float() for view in views], 1))
-    return over_views(torch.cat(all_logits).cpu().double()).log_softmax(1)
+    sizes = [len(logits) for logits in all_logits]
+    if not sizes:
+        return []
+    return list(over_views(torch.cat(all_logits).cpu().double()).log_softmax(1).split(sizes))
 
 
 def over_views(logits: torch.Tensor) -> torch.Tensor:
@@ -35,8 +38,8 @@ def over_views(logits: torch.Tensor) -> torch.Tensor:
 
 def evaluate(
     network: nn.Module, batches: Iterable[tuple], views: Sequence[View], precision: str
-) -> Evaluation:
-    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N], ...), by `log_probabilities`."""
+) -> list[Evaluation]:
+    """Of each batch of (images uint8 [N, 3, H, W], labels int64 [N], ...), by `log_probabilities`."""
     all_labels = []
 
     def images() -> Iterator[torch.Tensor]:
@@ -45,4 +48,7 @@ def evaluate(
             yield batch
 
     found = log_probabilities(network, images(), views, precision)
-    return Evaluation(torch.cat(all_labels).cpu().numpy(), found.numpy())
+    return [
+        Evaluation(labels.cpu().numpy(), of_batch.numpy())
+        for labels, of_batch in zip(all_labels, found, strict=True)
+    ]

@@ -18,7 +18,7 @@ from utils.console import warn
 from utils.data.batches import Batch
 from utils.errors import Interrupted, RunFailed
 from utils.run.device import peak_memory_mb
-from utils.run.log import RunLog
+from utils.run.log import Log, NoLog
 from utils.run.randomness import Draws
 
 SECONDS_BETWEEN_SAVES = 600.0
@@ -36,7 +36,8 @@ class Fit:
 
     With an average of the weights (the trainer's `ema`) both are validated, and "best.pt" has as its
     "network" whichever was better; `best["weights"]` says which. After `patience` epochs without a new
-    best the run ends early.
+    best the run ends early. `agree` is told after each step whether it is time to save, and says whether all
+    processes of the run do it now; it may raise `Interrupted` in all of them.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Fit:
         batches_from: Callable[[int], Iterator[Batch]],
         validate: Callable[[nn.Module], Evaluation],
         save: Callable[[str, dict], None],
-        log: RunLog,
+        log: Log,
         watch: Watch,
         *,
         epochs: int,
@@ -54,6 +55,7 @@ class Fit:
         patience: int | None = None,
         balanced: bool = False,
         seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
+        agree: Callable[[bool], bool] = bool,
     ):
         self.trainer = trainer
         self.batches_from = batches_from
@@ -67,6 +69,7 @@ class Fit:
         self.patience = patience
         self.accuracies = ("accuracy", "balanced_accuracy") if balanced else ("accuracy",)
         self.seconds_between_saves = seconds_between_saves
+        self.agree = agree
         self.history: list[dict] = []
         self.best: dict | None = None
 
@@ -116,7 +119,7 @@ class Fit:
             unit="step",
             dynamic_ncols=True,
             leave=False,
-            disable=None,  # where the output is not a terminal
+            disable=True if isinstance(self.log, NoLog) else None,  # where the output is not a terminal
         )
         totals.start_clock()
         last_save = time.perf_counter()
@@ -138,7 +141,8 @@ class Fit:
                     recent.images / recent.seconds,
                     float(trainer.gradient_norm),
                 )
-            if time.perf_counter() - last_save > self.seconds_between_saves and trainer.step < end:
+            due = time.perf_counter() - last_save > self.seconds_between_saves
+            if self.agree(due) and trainer.step < end:
                 self.save("last.pt", self.state_dict())
                 totals.start_clock()
                 last_save = time.perf_counter()
@@ -185,7 +189,7 @@ class Fit:
             "peak_memory_mb": peak_memory_mb(self.trainer.device),
         }
         self.history.append(row)
-        self.trainer.totals = Totals()
+        self.trainer.totals = self.trainer.no_totals()
 
         better = max(networks, key=lambda prefix: self._rank(row, prefix))  # raw, where they are equal
         improved = self.best is None or self._rank(row, better) > self._rank(self.best)

@@ -2,7 +2,7 @@
 
 Every function takes pixels [N, C, H, W] and targets [N, K], whose rows are probabilities, and returns
 both in the same shapes. An image's partner is the one after it in the batch, whose order is random, so that
-a part of a batch can be mixed with few images beside its own.
+a part of a batch can be mixed with few images beside its own (`learning.share`).
 """
 
 from collections.abc import Callable

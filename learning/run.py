@@ -3,7 +3,9 @@
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -35,12 +37,20 @@ from utils.run.device import choose_device
 from utils.run.failures import explained_failures
 from utils.run.files import write_json
 from utils.run.folder import RunFolder
-from utils.run.log import RunLog
+from utils.run.log import NoLog, RunLog
 from utils.run.records import Progress, Result, Weights
+from utils.run.together import ALONE, Together
 
 
-def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | None = None) -> None:
+def train(
+    args: Namespace,
+    folder: RunFolder,
+    check: Check,
+    data: FoundData | None = None,
+    together: Together = ALONE,
+) -> None:
     """Train, validate and test, with --resume what is left to do of that; on `data` or what the flags say."""
+    args.device = together.device_name(args.device)
     progress = None
     started = (folder / "last.pt").exists()
     # In the first epoch best.pt is written before last.pt; later the two are there together.
@@ -58,22 +68,30 @@ def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | No
             say("recipe", options.recipe(args))
         for words in options.unwise(args):
             warn(words)
+        if args.norm_per_process and together.group is None:
+            warn("--norm_per_process does nothing in one process")
     before = progress.flags["epochs"] if progress else args.epochs
     with explained_failures(args.batch_size):
-        parts = assemble(args, progress, check, data)
+        with together.first_of_machine_first():
+            parts = assemble(args, progress, check, data, together)
         if progress is None:
-            parts.tell_copies(check)
+            with together.first_of_machine_first():
+                parts.tell_copies(check)
         trainer = make_trainer(parts)
 
-    with folder.claim(), explained_failures(args.batch_size):
-        if progress is None:
+    first = together.first
+    with folder.claim() if first else nullcontext(), explained_failures(args.batch_size):
+        if first and progress is None:
             if (folder / "last.pt").exists() and not started:
                 folder.refuse_another_run()  # which another process has started meanwhile
             folder.clear()
-        else:
+        elif first:
             folder.clear_made()
+        together.refuse_unshared(folder.path)
+        together.refuse_unlike(**parts.facts(), place_in_the_run=progress.step if progress else 0)
         try:
-            with RunLog(folder.path, args.epochs, progress.step if progress else None) as log:
+            log_to = partial(RunLog, folder.path, args.epochs, progress.step if progress else None)
+            with log_to() if first else NoLog() as log:
                 fit = make_fit(parts, trainer, folder, log)
                 in_effect = tricks.in_effect(tricks.Built(fit, len(parts.classifier.views)))
                 for number, (name, strength) in enumerate(in_effect.items()):
@@ -83,13 +101,17 @@ def train(args: Namespace, folder: RunFolder, check: Check, data: FoundData | No
                         fit.load_state_dict(vars(progress))
                 if args.epochs > before:
                     say("epochs", f"{before} become {args.epochs}")
-                    (folder / "result.json").unlink(missing_ok=True)
+                    if first:
+                        (folder / "result.json").unlink(missing_ok=True)
                     fit.save("last.pt", fit.state_dict())  # so that --resume alone goes on to the new end
-                if not progress or recorded_epochs(folder) != args.epochs:  # also after a kill just here
+                # Also after a kill just here.
+                if first and (not progress or recorded_epochs(folder) != args.epochs):
                     write_json(folder / "args.json", {**parts.about(), "tricks": in_effect})
-                fit.run()
-                result = finish(parts, folder, fit, in_effect)
-                log.result(run_flags(args), result)
+                with together.in_step():
+                    fit.run()
+                    result = finish(parts, folder, fit, in_effect)
+                if result:
+                    log.result(run_flags(args), result)
         except Interrupted as stopped:
             advice = f"go on with: python main.py {folder.flags} --resume"
             raise Interrupted(stopped.signal_number, advice) from None
@@ -103,17 +125,23 @@ def recorded_epochs(folder: RunFolder) -> int | None:
         return None
 
 
-def finish(parts: Parts, folder: RunFolder, fit: Fit, in_effect: Mapping[str, str]) -> Result:
-    """Test the last weights and the best, calibrate these, and write what the run came to."""
+def finish(parts: Parts, folder: RunFolder, fit: Fit, in_effect: Mapping[str, str]) -> Result | None:
+    """Test the last weights and the best, calibrate these, and write what the run came to.
+
+    The first process writes, and has the result.
+    """
     network = parts.classifier.network
     last = parts.evaluate(network, "test")
     best = load_checkpoint(folder / "best.pt", Weights)
     with explained_contents(folder / "best.pt"):
         network.load_state_dict(best.network)
     calibration = Calibration.of(parts.evaluate(network, "val"))
-    flags = {**best.flags, "epochs": parts.args.epochs}  # which may have been fewer when it was the best
-    save_checkpoint(folder / "best.pt", {**vars(best), **vars(calibration), "flags": flags})
+    if parts.together.first:
+        flags = {**best.flags, "epochs": parts.args.epochs}  # which may have been fewer when it was the best
+        save_checkpoint(folder / "best.pt", {**vars(best), **vars(calibration), "flags": flags})
     test = parts.evaluate(network, "test")
+    if not parts.together.first:
+        return None
     return write_results(
         folder,
         parts.dataset,

@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from learning.mixing import Mixing
 from learning.optimizer import make_optimizer
 from learning.randaugment import RandAugment, TrivialAugment
 from learning.schedule import Schedule
+from learning.share import Shares
 from learning.teacher import Teacher
 from learning.trainer import Trainer
 from learning.watch import Watch
@@ -51,9 +52,11 @@ from utils.run.device import (
     describe,
 )
 from utils.run.folder import RunFolder
-from utils.run.log import RunLog
+from utils.run.log import Log
 from utils.run.randomness import torch_seed
 from utils.run.records import About, Progress, Weights
+from utils.run.together import ALONE, Together
+from utils.text import count
 
 REFERENCE_BATCH = 64  # the batch that --learning_rate is meant for, with --linear_scaling
 # Images that --crop random draws from are stored so much larger, so that small parts have pixels enough.
@@ -72,6 +75,7 @@ class Parts:
     loader: Loader  # of all images, as evaluation sees them
     training_loader: Loader  # of training images
     teacher: Teacher | None
+    together: Together  # with the other processes of the run
 
     @property
     def global_batch(self) -> int:
@@ -90,8 +94,34 @@ class Parts:
             warn(told)
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
-        """Evaluate a network, as it is now, on a split."""
-        return self.classifier.evaluate(evaluated(self.loader, self.dataset, split, self.args), network)
+        """Evaluate a network, as it is now, on a split, whose batches several processes share out."""
+        batches = self.together.mine(evaluated_batches(self.dataset, split, self.args))
+        found = self.classifier.evaluate_each(self.loader(batches), network)
+        return Evaluation.joined(self.together.merged(found))
+
+    @property
+    def shares(self) -> Shares | None:
+        """Which images of each step this process trains on, of several."""
+        world = self.together.world
+        if world.size == 1:
+            return None
+        mixed = bool(make_mixing(self.args).methods)
+        images = len(self.dataset.splits["train"])
+        shares = Shares(images, self.steps_per_epoch, self.args.accumulate, world.rank, world.size, mixed)
+        if shares.smallest < world.size:
+            raise UserError(
+                f"{world.size} processes, but {count(shares.smallest, 'image')} at a time: start fewer, or "
+                "give a larger --batch_size"
+            )
+        return shares
+
+    def facts(self) -> dict[str, object]:
+        """What has to be the same in all processes of a run."""
+        weights = hashlib.sha256()
+        for weight in self.classifier.network.parameters():
+            weights.update(weight.detach().float().cpu().numpy().tobytes())
+        about = {name: value for name, value in self.about().items() if name != "device"}
+        return {**about, "weights": weights.hexdigest()}
 
     def about(self) -> dict:
         """What a run's files say about it, an `About`."""
@@ -117,7 +147,11 @@ class Parts:
 
 
 def assemble(
-    args: Namespace, progress: Progress | None, check: Check, data: FoundData | None = None
+    args: Namespace,
+    progress: Progress | None,
+    check: Check,
+    data: FoundData | None = None,
+    together: Together = ALONE,
 ) -> Parts:
     """Find the images, unless `data` has them, and build the network of a run.
 
@@ -162,7 +196,7 @@ def assemble(
         known = looks.of(slice(dataset.pool))
         aspects = known["width"] / known["height"]
         training_loader = Loader(images, pool.labels, device, check, aspects)
-    return Parts(args, dataset, looks, skipped, classifier, loader, training_loader, teacher)
+    return Parts(args, dataset, looks, skipped, classifier, loader, training_loader, teacher, together)
 
 
 def prepare_device(args: Namespace, device: torch.device, precision: str, memory_format: str) -> None:
@@ -177,10 +211,15 @@ def open_loader(args: Namespace, dataset: Dataset, classifier: Classifier, check
     return Loader(images, dataset.labels, classifier.device, check)
 
 
+def evaluated_batches(dataset: Dataset, split: str, args: Namespace) -> Iterator[np.ndarray]:
+    """The numbers of the images of a split, in the batches that a network is evaluated on."""
+    # Nothing is kept for a backward pass, so twice as many images surely fit.
+    return in_order(dataset.splits[split], 2 * args.batch_size)
+
+
 def evaluated(loader: Loader, dataset: Dataset, split: str, args: Namespace) -> Iterator[Batch]:
     """The batches of a split that a network is evaluated on."""
-    # Nothing is kept for a backward pass, so twice as many images surely fit.
-    return loader(in_order(dataset.splits[split], 2 * args.batch_size))
+    return loader(evaluated_batches(dataset, split, args))
 
 
 def make_network(
@@ -280,6 +319,11 @@ def make_loss(args: Namespace) -> Loss:
     return CrossEntropy(args.label_smooth)
 
 
+def make_mixing(args: Namespace) -> Mixing:
+    """How images of a batch are mixed."""
+    return Mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob)
+
+
 def make_trainer(parts: Parts) -> Trainer:
     """The optimizer, schedule, batch transforms and loss of the flags."""
     args, dataset = parts.args, parts.dataset
@@ -305,7 +349,7 @@ def make_trainer(parts: Parts) -> Trainer:
         ),
         augment=augment,
         normalise=parts.classifier.normalise,
-        mixing=Mixing(args.mixup, args.cutmix_alpha, args.cutmix_prob),
+        mixing=make_mixing(args),
         criterion=Criterion(make_loss(args), parts.teacher, class_weights, augment.views),
         num_classes=len(dataset.classes),
         precision=parts.classifier.precision,
@@ -318,10 +362,13 @@ def make_trainer(parts: Parts) -> Trainer:
         sam_rho=args.sam,
         norm_interval=args.log_interval,
         compiled=args.compile,
+        shares=parts.shares,
+        group=parts.together.group,
+        norms_apart=args.norm_per_process,
     )
 
 
-def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, log: RunLog) -> Fit:
+def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, log: Log) -> Fit:
     """The run's epochs: which batches, and where they are kept."""
     args, about = parts.args, parts.about()
     order = partial(
@@ -331,11 +378,23 @@ def make_fit(parts: Parts, trainer: Trainer, folder: RunFolder, log: RunLog) -> 
         args.seed,
         last_step=args.epochs * parts.steps_per_epoch,
     )
+
+    def batches_from(step: int) -> Iterator[Batch]:
+        batches = order(first_step=step)
+        if trainer.shares:  # also the images after those that are trained on, for mixing
+            batches = (batch[trainer.shares(number).at_hand] for number, batch in enumerate(batches, step))
+        return parts.training_loader(batches)
+
+    def save(name: str, state: Mapping[str, object]) -> None:
+        if parts.together.first:
+            save_checkpoint(folder / name, {**about, **state})
+
     return Fit(
         trainer,
-        batches_from=lambda step: parts.training_loader(order(first_step=step)),
+        batches_from=batches_from,
         validate=partial(parts.evaluate, split="val"),
-        save=lambda name, state: save_checkpoint(folder / name, {**about, **state}),
+        save=save,
+        agree=parts.together.agree,
         log=log,
         watch=Watch(args.epochs, parts.dataset.classes),
         epochs=args.epochs,

@@ -4,19 +4,24 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DDP
 
 from learning.augment import Augment, Normalise, one_view_each, shape_of
 from learning.ema import Ema
 from learning.mixing import Mixing
 from learning.sam import at_the_sharpest
+from learning.share import Share, WholeBatch
 from network.layers import random_layers
+from network.norm import synchronise
 from utils.errors import RunFailed
 from utils.run.device import autocast
+from utils.run.group import Group
 from utils.run.randomness import Draws
 from utils.run.transfer import to_device
 
@@ -30,8 +35,16 @@ class Totals:
     that the host does not wait for the device at every step. The sums do not depend on when.
     """
 
-    def __init__(self, loss: float = 0.0, hits: int = 0, images: int = 0, seconds: float = 0.0):
+    def __init__(
+        self,
+        loss: float = 0.0,
+        hits: int = 0,
+        images: int = 0,
+        seconds: float = 0.0,
+        group: Group | None = None,
+    ):
         self.loss, self.hits, self.images, self.seconds = loss, hits, images, seconds
+        self.group = group
         self._waiting: list[tuple[int, int, torch.Tensor]] = []
         self.start_clock()
 
@@ -40,7 +53,10 @@ class Totals:
         self._clock = time.perf_counter()
 
     def add(self, step: int, images: int, loss: torch.Tensor, hits: torch.Tensor) -> None:
-        """Note the mean `loss` and the number of `hits` of one step over `images` images."""
+        """Note the mean `loss` and the number of `hits` of one step over `images` images.
+
+        With a `group` both are this process's part, and what is fetched is the sum.
+        """
         # Hits are whole in float32 up to 16 million images a step, and not all devices have float64.
         self._waiting.append((step, images, torch.stack((loss.detach().float(), hits.float()))))
 
@@ -49,7 +65,10 @@ class Totals:
 
         Raises `RunFailed` naming the first step whose loss is not finite.
         """
-        values = torch.stack([value for _, _, value in self._waiting]).tolist() if self._waiting else []
+        values = []
+        if self._waiting:
+            waiting = torch.stack([value for _, _, value in self._waiting])
+            values = (self.group.sum(waiting) if self.group else waiting).tolist()
         recent = Totals(seconds=time.perf_counter() - self._clock)
         for (step, images, _), (loss, hits) in zip(self._waiting, values, strict=True):
             if not math.isfinite(loss):
@@ -84,6 +103,10 @@ class Trainer:
     `freeze_steps` steps only `network.head` is trained, with the norm statistics as they are. When
     `compiled`, all from the normalisation to the loss and back is one graph of torch.compile's;
     augmentation and mixing stay outside, whose shapes and numbers change with the draws.
+
+    Of several processes each takes its part of every step's batch, which `shares` knows, and `train_step`
+    gets what that loads. Gradients and the statistics of norms are those of the whole batch of the `group`;
+    with `norms_apart` the statistics are of each process's own images, and the mean of running ones is kept.
     """
 
     def __init__(
@@ -107,8 +130,17 @@ class Trainer:
         sam_rho: float | None = None,
         norm_interval: int = 1,
         compiled: bool = False,
+        shares: Share | None = None,
+        group: Group | None = None,
+        norms_apart: bool = False,
     ):
         self.network = network
+        self.shares = shares
+        self.group = group
+        self.norms_apart = norms_apart and group is not None
+        if group and not norms_apart:
+            synchronise(network, group)
+        self.replica = group.replicate(network) if group else network
         # A graph for each batch size and kind of pixels, of which there are at most two each.
         self.loss_and_hits = (
             torch.compile(self._loss_and_hits, dynamic=False) if compiled else self._loss_and_hits
@@ -135,7 +167,11 @@ class Trainer:
         self.frozen = False
         self.gradient_norm = torch.zeros(())
         self.step = 0
-        self.totals = Totals()
+        self.totals = self.no_totals()
+
+    def no_totals(self) -> Totals:
+        """Those of an epoch that begins."""
+        return Totals(group=self.group)
 
     @property
     def learning_rate(self) -> float:
@@ -149,9 +185,12 @@ class Trainer:
 
         `aspects` [N], on the host, are the widths over heights of what squeezed images show.
         """
-        draws = Draws(self.seed, self.step)
+        part = self.shares(self.step) if self.shares else WholeBatch(len(images), self.accumulate)
+        draws = Draws(self.seed, self.step, part.at_hand)
+        own_draws = Draws(self.seed, self.step, part.places)
+        count = len(images) if part.places is None else len(part.places)
         changes, factors = to_device(
-            (self.augment.draw(draws, shape_of(images, aspects)), self._draw_layers(draws, len(images))),
+            (self.augment.draw(draws, shape_of(images, aspects)), self._draw_layers(own_draws, count)),
             self.device,
         )
         factor = self.lr_factor(self.step)
@@ -159,13 +198,13 @@ class Trainer:
             group["lr"] = base * factor
 
         images = self.augment.apply(images, changes)
-        mixed, targets = self.mixing(images, self.one_hot[labels], draws.of_step("mixing"))
+        mixed, targets = map(part.own, self.mixing(images, self.one_hot[labels], draws.of_step("mixing")))
 
         self._set_mode()
-        loss, hits = self._backward(mixed, targets, factors)
+        loss, hits = self._backward(part, mixed, targets, factors)
         if self.sam_rho is not None:
             with at_the_sharpest(self.network, self.sam_rho):
-                self._backward(mixed, targets, factors)
+                self._backward(part, mixed, targets, factors)
         if self.grad_clip is not None or (self.step + 1) % self.norm_interval == 0:
             self.scaler.unscale_(self.optimizer)
             gradients = [each.grad for each in self.network.parameters() if each.grad is not None]
@@ -175,10 +214,12 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.norms_apart:
+            self._average_statistics()
         if self.ema is not None:
             self.ema.update(self.step)
 
-        self.totals.add(self.step, len(images), loss, hits)
+        self.totals.add(self.step, part.count, loss, hits)
         self.step += 1
 
     def _draw_layers(self, draws: Draws, count: int) -> list[np.ndarray]:
@@ -202,6 +243,8 @@ class Trainer:
         if frozen != self.frozen:
             for name, parameter in self.network.named_parameters():
                 parameter.requires_grad_(not frozen or name.startswith(f"{self.network.head}."))
+            if self.group:
+                self.replica = self.group.replicate(self.network)  # which waits for what has gradients
         if frozen:
             for module in self.network.modules():
                 if hasattr(module, "running_var"):
@@ -209,36 +252,48 @@ class Trainer:
         self.frozen = frozen
 
     def _backward(
-        self, pixels: torch.Tensor, targets: torch.Tensor, factors: list[torch.Tensor]
+        self, part: WholeBatch, pixels: torch.Tensor, targets: torch.Tensor, factors: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add up the gradients of the mean loss over the batch; returns that loss and the hits.
 
-        `factors` are those of each of the random layers.
+        `factors` are those of each of the random layers. Of a part of the batch it is that part of the mean.
         """
         total = hits = torch.zeros((), device=self.device)
-        count, views = min(self.accumulate, len(pixels)), pixels.shape[1] // 3
+        views = pixels.shape[1] // 3
         whole = (pixels, targets, *factors)
-        # In parts as equal as they can be.
-        parts = zip(*(tensor.tensor_split(count) for tensor in whole), strict=True) if count > 1 else [whole]
-        for part, part_targets, *part_factors in parts:
-            for layer, of_layer in zip(self.random_layers, part_factors, strict=True):
+        batches = zip(*map(part.split, whole), strict=True) if part.batches > 1 else [whole]
+        for number, (batch, batch_targets, *batch_factors) in enumerate(batches, 1):
+            for layer, of_layer in zip(self.random_layers, batch_factors, strict=True):
                 layer.factors = of_layer.repeat_interleave(views, 0) if views > 1 else of_layer
-            with autocast(self.device, self.precision):
-                loss, part_hits = self.loss_and_hits(part, part_targets)
-            loss = loss * (len(part) / len(pixels))
-            self.scaler.scale(loss).backward()
+            with self._gradients_apart(number < part.batches):
+                with autocast(self.device, self.precision):
+                    loss, batch_hits = self.loss_and_hits(batch, batch_targets)
+                loss = loss * (len(batch) / part.count)
+                self.scaler.scale(loss).backward()
             total = total + loss.detach()
-            hits = hits + part_hits
+            hits = hits + batch_hits
         for layer in self.random_layers:
             layer.factors = None
         return total, hits
+
+    def _gradients_apart(self, apart: bool) -> AbstractContextManager:
+        """Where gradients are only added to those that each process has."""
+        return self.replica.no_sync() if apart and isinstance(self.replica, DDP) else nullcontext()
+
+    def _average_statistics(self) -> None:
+        """Put the means over the processes in place of the running statistics of norms."""
+        assert self.group
+        statistics = [each for name, each in self.network.named_buffers() if "running_" in name]
+        if statistics:
+            means = self.group.sum(torch.cat(statistics)) / self.group.size
+            torch._foreach_copy_(statistics, list(means.split([len(each) for each in statistics])))
 
     def _loss_and_hits(
         self, pixels: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mean loss over the images, and how many were taken for the class of their largest target."""
         inputs = self.normalise(one_view_each(pixels))
-        losses, logits = self.criterion(self.network, inputs, targets)
+        losses, logits = self.criterion(self.replica, inputs, targets)
         return losses.mean(), (logits.detach().argmax(1) == targets.argmax(1)).sum()
 
     def state_dict(self) -> dict:
@@ -266,4 +321,4 @@ class Trainer:
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        self.totals = Totals(**state["totals"])
+        self.totals = Totals(**state["totals"], group=self.group)

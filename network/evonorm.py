@@ -12,6 +12,7 @@ applied, as in the authors' code, since what is left of both layers is their non
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -79,10 +80,12 @@ class EvoNormB0(EvoNorm):
     """EvoNorm-B0: y = x / max(s_batch(x), v x + s_instance(x)) gamma + beta.
 
     s_batch is the standard deviation of a channel over batch, height and width; a running mean of its
-    square, `running_var`, stands in for it in evaluation. s_instance is that of one image's channel.
+    square, `running_var`, stands in for it in evaluation. s_instance is that of one image's channel. With a
+    `group` the batch is that of all its processes together.
     """
 
     running_var: torch.Tensor
+    group: Any = None  # a `utils.run.group.Group`
 
     def __init__(self, channels: int, activation: nn.Module | None = None, **kwargs):
         super().__init__(channels, activation, **kwargs)
@@ -92,14 +95,22 @@ class EvoNormB0(EvoNorm):
     def activate(self, features: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             mean, square = _moments(features)
-            batch_mean, batch_var = mean.mean(0), self.running_var
+            batch_mean, batch_var, count = mean.mean(0), self.running_var, None
+            group = self.group if self.training else None
             if self.training:
-                batch_var = _variance(batch_mean, square.mean(0))
+                batch_square = square.mean(0)
+                if group is not None:
+                    count = mean.new_full((1,), len(mean))
+                    sums = group.sum(torch.cat([mean.sum(0), square.sum(0), count]))
+                    batch_mean, batch_square, count = sums.split([mean.shape[1], mean.shape[1], 1])
+                    batch_mean, batch_square = batch_mean / count, batch_square / count
+                batch_var = _variance(batch_mean, batch_square)
                 self.running_var.lerp_(batch_var, self.momentum)
             batch_std, instance_std = (
                 (var + self.eps).sqrt() for var in (batch_var, _variance(mean, square))
             )
-        given = (self.v, self.weight, self.bias, mean, batch_mean, instance_std, batch_std, self.training)
+        statistics = (mean, batch_mean, instance_std, batch_std)
+        given = (self.v, self.weight, self.bias, *statistics, self.training, group, count)
         return _B0.apply(features, *given)
 
 
@@ -108,16 +119,17 @@ def _moments(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     pixels = math.prod(features.shape[2:])
     if features.device.type != "cpu":
         return _sums(features) / pixels, _norms(features).square() / pixels
-    features = features.to(_wide(features))
+    features = features.to(wide(features))
     return _sums(features) / pixels, _sums(features.square()) / pixels
 
 
 def _norms(features: torch.Tensor) -> torch.Tensor:
     """[N, C, H, W] to [N, C], on a GPU in one pass without a map in float32; a CPU is slow at it."""
-    return torch.linalg.vector_norm(features, 2, (2, 3), dtype=_wide(features))
+    return torch.linalg.vector_norm(features, 2, (2, 3), dtype=wide(features))
 
 
-def _wide(values: torch.Tensor) -> torch.dtype:
+def wide(values: torch.Tensor) -> torch.dtype:
+    """The precision of sums over values: float32 or better."""
     return torch.promote_types(values.dtype, torch.float32)
 
 
@@ -133,8 +145,8 @@ def _variance(mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
 def _sums(values: torch.Tensor) -> torch.Tensor:
     """Over height and width, in float32 or better: [N, C, H, W] to [N, C]."""
     if values.device.type == "cpu":  # which converts faster than it sums and converts at once
-        values = values.to(_wide(values))
-    return values.sum((2, 3), dtype=_wide(values))
+        values = values.to(wide(values))
+    return values.sum((2, 3), dtype=wide(values))
 
 
 def _as_map(values: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -174,12 +186,12 @@ class _S0(torch.autograd.Function):
 
         of_group = (gated_sums * weight).unflatten(1, (mean.shape[1], -1)).sum(2)
         k = of_group * inverse_std**3 * (-mean.shape[1] / math.prod(features.shape[1:]))
-        line = _line(features, _to_channels(k, features), _to_channels(k * mean, features))
-        grad_features = gated.addcmul_(inner, slope).mul_(_as_map(inverse_stds * weight, features)).add_(line)
-        return grad_features, grad_v, grad_weight, grad_bias, None, None
+        small = line(features, _to_channels(k, features), _to_channels(k * mean, features))
+        grad_features = gated.addcmul_(inner, slope).mul_(_as_map(inverse_stds * weight, features))
+        return grad_features.add_(small), grad_v, grad_weight, grad_bias, None, None
 
 
-def _line(features: torch.Tensor, slopes: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+def line(features: torch.Tensor, slopes: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
     """A small part of a gradient, slopes x - offsets ([C] or [N, C] each), rounded as a whole."""
     return torch.addcmul(_as_map(-offsets, features), features, _as_map(slopes, features))
 
@@ -202,9 +214,11 @@ class _B0(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, features, v, weight, bias, mean, batch_mean, instance_std, batch_std, training):
+    def forward(
+        ctx, features, v, weight, bias, mean, batch_mean, instance_std, batch_std, training, group, count
+    ):
         ctx.save_for_backward(features, v, weight, mean, batch_mean, instance_std, batch_std)
-        ctx.training = training
+        ctx.training, ctx.group, ctx.count = training, group, count
         instance = torch.addcmul(_as_map(instance_std, features), features, _as_map(v, features))
         divided = features / instance.clamp_(min=_as_map(batch_std, features))
         return torch.addcmul(_as_map(bias, features), divided, _as_map(weight, features))
@@ -226,11 +240,14 @@ class _B0(torch.autograd.Function):
         slopes = instance_sums / (pixels * instance_std)
         offsets = slopes * mean
         if ctx.training:
-            slope = (_sums(of_divisor) - instance_sums).sum(0) / (len(features) * pixels * batch_std)
+            slope, count = (_sums(of_divisor) - instance_sums).sum(0), len(features)
+            if ctx.group is not None:
+                slope, count = ctx.group.sum(slope), ctx.count
+            slope = slope / (count * pixels * batch_std)
             slopes, offsets = slopes + slope, offsets + slope * batch_mean
         grad_features = (divided * _as_map(weight, features)).addcmul_(of_instance, _as_map(v, features))
-        grad_features.add_(_line(features, slopes, offsets))
+        grad_features.add_(line(features, slopes, offsets))
         grad_v, grad_weight, grad_bias = (
             _sums(values).sum(0) for values in (of_instance * features, products, grad)
         )
-        return grad_features, grad_v, grad_weight, grad_bias, *[None] * 5
+        return grad_features, grad_v, grad_weight, grad_bias, *[None] * 7

@@ -5,21 +5,26 @@ activate twice. Asking for both at once leaves that decision to the layer.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from network import NORMS
-from network.evonorm import EvoNormB0, EvoNormS0
+from network.evonorm import EvoNormB0, EvoNormS0, line, wide
 
 
 class BatchNormAct(nn.BatchNorm2d):
     """Batch normalisation, then an activation: [N, C, H, W] -> [N, C, H, W].
 
     Parameters and buffers are those of `nn.BatchNorm2d`, under the same names. But `num_batches_tracked` is
-    left as it is: nothing reads it, and counting takes a kernel for each layer and step.
+    left as it is: nothing reads it, and counting takes a kernel for each layer and step. With a `group` the
+    statistics are those of the batches of all its processes together.
     """
+
+    group: Any = None  # a `utils.run.group.Group`
 
     def __init__(
         self, channels: int, activation: nn.Module | None = None, eps: float = 1e-5, momentum: float = 0.1
@@ -31,9 +36,61 @@ class BatchNormAct(nn.BatchNorm2d):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         statistics = self.running_mean, self.running_var
         affine = self.weight, self.bias
+        if self.training and self.group is not None:
+            given = (*affine, *statistics, self.momentum, self.eps, self.group)
+            return self.activation(_BatchNormOverAll.apply(features, *given))
         return self.activation(
             F.batch_norm(features, *statistics, *affine, self.training, self.momentum, self.eps)
         )
+
+
+class _BatchNormOverAll(torch.autograd.Function):
+    """Batch normalisation over the images of several processes, with its gradients.
+
+    With the mean m and the variance s^2 of the n values of a channel, and g = dL/dy:
+
+        dL/dx = gamma / s (g - sum(g) / n - (x - m) sum(g (x - m)) / (n s^2))
+
+    where sums are over all processes. Gradients of gamma and beta are of this process's images, as those
+    of all other parameters. The variance is a mean of squares around the mean, not a difference of two means.
+    """
+
+    @staticmethod
+    def forward(ctx, features, weight, bias, running_mean, running_var, momentum, eps, group):
+        values = features.to(wide(features))
+        count = values.new_full((1,), features.numel() // features.shape[1])
+        *sums, count = group.sum(torch.cat([values.sum((0, 2, 3)), count])).split([features.shape[1], 1])
+        mean = sums[0] / count
+        square = (values - mean[:, None, None]).square_().sum((0, 2, 3))
+        squares = group.sum(square)
+        variance = squares / count
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((squares / (count - 1)).to(running_var.dtype), momentum)
+        ctx.group = group
+        ctx.save_for_backward(features, weight, mean, (variance + eps).rsqrt(), count)
+        mean, variance = mean.to(weight.dtype), variance.to(weight.dtype)
+        return F.batch_norm(features, mean, variance, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        features, weight, mean, inverse_std, count = ctx.saved_tensors
+        gradients = grad.to(mean.dtype)
+        of_bias = gradients.sum((0, 2, 3))
+        products = (gradients * (features.to(mean.dtype) - mean[:, None, None])).sum((0, 2, 3))
+        sums, all_products = ctx.group.sum(torch.stack((of_bias, products))) / count
+        slopes = -weight * inverse_std**3 * all_products
+        offsets = slopes * mean + weight * inverse_std * sums
+        scale = (weight * inverse_std).to(grad.dtype)[:, None, None]
+        grad_features = torch.addcmul(line(features, slopes, offsets), grad, scale)
+        return (grad_features, products * inverse_std, of_bias, *[None] * 5)
+
+
+def synchronise(network: nn.Module, group: Any) -> None:
+    """Let all norms of the network that see a whole batch see those of all processes of the group."""
+    for layer in network.modules():
+        if isinstance(layer, BatchNormAct | EvoNormB0):
+            layer.group = group
 
 
 class FrozenBatchNormAct(BatchNormAct):

@@ -105,10 +105,10 @@ def test_what_happens_to_an_image_depends_on_its_place_in_the_whole_batch_alone(
     augment = Augment({stream: EVERY[stream]})
     whole = augment(images, Draws(1, 2), aspects)
     fewer = augment(images[:13], Draws(1, 2), aspects[:13])
-    part = augment(images[7:13], Draws(1, 2, first=7), aspects[7:13])
+    part = augment(images[7:13], Draws(1, 2, np.arange(7, 13)), aspects[7:13])
     torch.testing.assert_close(fewer.int(), whole[:13].int(), rtol=0, atol=1)
     torch.testing.assert_close(part.int(), whole[7:13].int(), rtol=0, atol=1)
-    moved = augment(images[:6], Draws(1, 2, first=7), aspects[:6])
+    moved = augment(images[:6], Draws(1, 2, np.arange(7, 13)), aspects[:6])
     assert not torch.equal(moved, augment(images[:6], Draws(1, 2), aspects[:6]))
 
 

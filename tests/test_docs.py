@@ -38,6 +38,7 @@ FOREIGN = {
     "--index-url",
     "--shm-size",
     "--install",
+    *("--standalone", "--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--max_restarts"),
 }
 # A block of commands, and why it is not run, if it is not.
 BLOCK = re.compile(r"(?:<!-- not run: ([^>]*) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)

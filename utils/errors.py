@@ -9,6 +9,7 @@ class ProgramError(Exception):
     """What ends a program with one line, the message, and an exit code."""
 
     exit_code: int
+    said = False  # by another process of the same run
 
 
 class UserError(ProgramError):

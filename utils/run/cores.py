@@ -2,6 +2,8 @@
 
 import os
 
+from utils.world import World
+
 SPINS = "16000"  # of a waiting thread, before it lets others have its core
 
 
@@ -17,5 +19,6 @@ def wait_briefly() -> None:
 
 
 def cores() -> int:
-    """How many cores of the CPU this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores of the CPU this process may use, beside others of the same run on this machine."""
+    all_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(all_cores // World.of(os.environ).local_size, 1)

@@ -25,6 +25,21 @@ CHARTS = {
 }
 
 
+class NoLog:
+    """The record that no process keeps but the first."""
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def _nothing(self, *of_it: object) -> None:
+        pass
+
+    images = interval = result = write = epoch = _nothing
+
+
 class RunLog:
     """Writes the record into `folder`; a resumed run passes the step it goes on from.
 
@@ -151,3 +166,6 @@ class RunLog:
 def _six(loss: float) -> str:
     """A loss in six characters."""
     return f"{loss:.4f}"[:6] if loss < 1e5 else f"{loss:.0e}"
+
+
+Log = RunLog | NoLog

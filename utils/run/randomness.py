@@ -22,12 +22,12 @@ class Draws:
     """The random numbers of one training step.
 
     What is drawn for an image depends on its place in the step's whole batch, and neither on how many images
-    that has nor on which of them are at hand: those from place `first` on.
+    that has nor on which of them are at hand: those at `places`, or the first ones.
     """
 
     seed: int
     step: int
-    first: int = 0
+    places: np.ndarray | None = None
 
     def of_step(self, stream: str) -> np.random.Generator:
         """For what all images of the step share."""
@@ -36,8 +36,9 @@ class Draws:
     def of_places(self, stream: str, count: int, columns: int) -> np.ndarray:
         """Numbers [count, columns] in [0, 1), a row for each image at hand."""
         rng = self.of_step(stream)
-        rng.bit_generator.advance(self.first * columns)  # type: ignore[attr-defined]  # each number takes one state of the generator
-        return rng.random((count, columns))
+        if self.places is None:
+            return rng.random((count, columns))
+        return rng.random((self.places.max() + 1, columns))[self.places]
 
 
 def torch_seed(seed: int, stream: str) -> int:

@@ -42,11 +42,13 @@ class StopSignal:
 
     Everything that runs long (decoding, batches of training, validation and test) calls `check` where
     stopping is safe, that is between images or between steps. A second wish ends the process at once,
-    which is safe too, only less polite: files are written atomically.
+    which is safe too, only less polite: files are written atomically. Signals within `patience` seconds are
+    one wish.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = SECONDS_OF_ONE_REQUEST) -> None:
         self.received: int | None = None
+        self.patience = patience
 
     def __enter__(self) -> "StopSignal":
         self._before = catch(self._note)
@@ -58,10 +60,14 @@ class StopSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
-            self.received, self._since = number, time.monotonic()
-        elif time.monotonic() - self._since > SECONDS_OF_ONE_REQUEST:
+            self.note(number)
+        elif time.monotonic() - self._since > self.patience:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+    def note(self, number: int) -> None:
+        """Take it that this signal has come."""
+        self.received, self._since = number, time.monotonic()
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal has come."""
