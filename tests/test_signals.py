@@ -41,7 +41,7 @@ def test_the_same_wish_told_twice_is_one_but_a_second_one_ends_it_at_once(monkey
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)  # a parent process passes the terminal's Ctrl-C on
         assert signal.getsignal(signal.SIGTERM) == stop._note
-        monkeypatch.setattr("utils.run.signals.SECONDS_OF_ONE_REQUEST", 0.0)
+        stop.patience = 0.0
         with monkeypatch.context() as patch:
             patch.setattr("utils.run.signals.os.kill", lambda pid, number: ended.append(number))
             signal.raise_signal(signal.SIGINT)
