@@ -43,17 +43,12 @@ def run(args: Namespace, world: World) -> int:
     """Do what the flags ask for; returns the exit code."""
     mode = next((name for name in options.USES if getattr(args, name)), "train")
     try:
-        with stop_signal() as stop, explained_errors(args):
+        with stop_signal(world) as stop, explained_errors(args):
             if world.size > 1 and (mode != "train" or args.inspect):
-                raise UserError(
-                    f"--{'inspect' if args.inspect else mode} is for one process: start it without torchrun"
-                )
-            alone = world.size == 1
-            if (
-                alone
-                and "data_dir" in args.given
-                and not (args.demo or args.predict or Path(args.data_dir).is_dir())
-            ):
+                flag = "inspect" if args.inspect else mode
+                raise UserError(f"--{flag} is for one process: start it without torchrun")
+            named = "data_dir" in args.given and world.size == 1  # else it is found together
+            if named and not (args.demo or args.predict or Path(args.data_dir).is_dir()):
                 from utils.data.folders import find_dataset
 
                 find_dataset(Path(args.data_dir), args.seed)  # says what is wrong, before torch is loaded

@@ -260,7 +260,7 @@ FLAGS = {
         Flag(
             "norm_per_process",
             False,
-            "under torchrun, norms see the images of each process alone: faster, and not what one computes",
+            "under torchrun, let norms see the images of each process alone: faster, with other results",
         ),
         Flag("deterministic", False, "the same bits each time on a GPU too, at some cost in speed"),
     ),

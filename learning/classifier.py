@@ -113,15 +113,11 @@ class Classifier:
 
     def evaluate(self, batches: Iterable[tuple], network: nn.Module | None = None) -> Evaluation:
         """Evaluate it, or another network, on batches of (images uint8 [N, 3, S, S], labels [N], ...)."""
-        return Evaluation.joined(self.evaluate_each(batches, network))
-
-    def evaluate_each(self, batches: Iterable[tuple], network: nn.Module | None = None) -> list[Evaluation]:
-        """The same, of each batch."""
         return evaluate(network or self.network, batches, self.views, self.precision)
 
     def log_probabilities(self, images: torch.Tensor) -> np.ndarray:
         """Those of the classes, not calibrated, for uint8 images [N, 3, S, S]: float64 [N, K]."""
-        return log_probabilities(self.network, [images], self.views, self.precision)[0].numpy()
+        return log_probabilities(self.network, [images], self.views, self.precision).numpy()
 
     def classify(
         self, paths: str | Path | Iterable[str | Path], batch_size: int = 64

@@ -14,8 +14,8 @@ View = Callable[[torch.Tensor], torch.Tensor]
 @torch.inference_mode()
 def log_probabilities(
     network: nn.Module, batches: Iterable[torch.Tensor], views: Sequence[View], precision: str
-) -> list[torch.Tensor]:
-    """Of every class for images uint8 [N, 3, H, W] in batches: float64 [N, K] of each, on the host.
+) -> torch.Tensor:
+    """Of every class for images uint8 [N, 3, H, W] in batches: float64 [n, K] on the host.
 
     Each of `views` makes network inputs of the images; their probabilities are averaged. Leaves the mode on
     eval.
@@ -25,10 +25,7 @@ def log_probabilities(
     for images in batches:
         with autocast(images.device, precision):
             all_logits.append(torch.stack([network(view(images)).float() for view in views], 1))
-    sizes = [len(logits) for logits in all_logits]
-    if not sizes:
-        return []
-    return list(over_views(torch.cat(all_logits).cpu().double()).log_softmax(1).split(sizes))
+    return over_views(torch.cat(all_logits).cpu().double()).log_softmax(1)
 
 
 def over_views(logits: torch.Tensor) -> torch.Tensor:
@@ -38,8 +35,8 @@ def over_views(logits: torch.Tensor) -> torch.Tensor:
 
 def evaluate(
     network: nn.Module, batches: Iterable[tuple], views: Sequence[View], precision: str
-) -> list[Evaluation]:
-    """Of each batch of (images uint8 [N, 3, H, W], labels int64 [N], ...), by `log_probabilities`."""
+) -> Evaluation:
+    """Evaluate on batches of (images uint8 [N, 3, H, W], labels int64 [N], ...), by `log_probabilities`."""
     all_labels = []
 
     def images() -> Iterator[torch.Tensor]:
@@ -48,7 +45,4 @@ def evaluate(
             yield batch
 
     found = log_probabilities(network, images(), views, precision)
-    return [
-        Evaluation(labels.cpu().numpy(), of_batch.numpy())
-        for labels, of_batch in zip(all_labels, found, strict=True)
-    ]
+    return Evaluation(torch.cat(all_labels).cpu().numpy(), found.numpy())

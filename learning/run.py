@@ -51,25 +51,9 @@ def train(
 ) -> None:
     """Train, validate and test, with --resume what is left to do of that; on `data` or what the flags say."""
     args.device = together.device_name(args.device)
-    progress = None
-    started = (folder / "last.pt").exists()
-    # In the first epoch best.pt is written before last.pt; later the two are there together.
-    alone = args.resume and not started and (folder / "best.pt").exists()
-    if alone and load_checkpoint(folder / "best.pt", Weights).epoch > 1:
-        raise UserError(f"{folder.path} has lost its last.pt; --overwrite starts anew, and removes best.pt")
-    if args.resume and started:
-        progress = load_checkpoint(folder / "last.pt", Progress)
-        refuse_older(progress, folder / "last.pt")
-        args = options.with_flags_of_run(args, progress.flags, folder.path)
-    else:
-        if problem := options.contradiction(args):
-            raise UserError(problem)
-        if args.recipe:
-            say("recipe", options.recipe(args))
-        for words in options.unwise(args):
-            warn(words)
-        if args.norm_per_process and together.group is None:
-            warn("--norm_per_process does nothing in one process")
+    args, progress, started = begin(args, folder)
+    if args.norm_per_process and together.group is None:
+        warn("--norm_per_process does nothing in one process")
     before = progress.flags["epochs"] if progress else args.epochs
     with explained_failures(args.batch_size):
         with together.first_of_machine_first():
@@ -88,7 +72,7 @@ def train(
         elif first:
             folder.clear_made()
         together.refuse_unshared(folder.path)
-        together.refuse_unlike(**parts.facts(), place_in_the_run=progress.step if progress else 0)
+        together.refuse_unlike(lambda: parts.facts() | {"step": progress.step if progress else 0})
         try:
             log_to = partial(RunLog, folder.path, args.epochs, progress.step if progress else None)
             with log_to() if first else NoLog() as log:
@@ -115,6 +99,28 @@ def train(
         except Interrupted as stopped:
             advice = f"go on with: python main.py {folder.flags} --resume"
             raise Interrupted(stopped.signal_number, advice) from None
+
+
+def begin(args: Namespace, folder: RunFolder) -> tuple[Namespace, Progress | None, bool]:
+    """The flags of the run, what it goes on from, and whether last.pt is there. Raises `UserError`."""
+    progress = None
+    started = (folder / "last.pt").exists()
+    # In the first epoch best.pt is written before last.pt; later the two are there together.
+    alone = args.resume and not started and (folder / "best.pt").exists()
+    if alone and load_checkpoint(folder / "best.pt", Weights).epoch > 1:
+        raise UserError(f"{folder.path} has lost its last.pt; --overwrite starts anew, and removes best.pt")
+    if args.resume and started:
+        progress = load_checkpoint(folder / "last.pt", Progress)
+        refuse_older(progress, folder / "last.pt")
+        args = options.with_flags_of_run(args, progress.flags, folder.path)
+    else:
+        if problem := options.contradiction(args):
+            raise UserError(problem)
+        if args.recipe:
+            say("recipe", options.recipe(args))
+        for words in options.unwise(args):
+            warn(words)
+    return args, progress, started
 
 
 def recorded_epochs(folder: RunFolder) -> int | None:

@@ -95,9 +95,10 @@ class Parts:
 
     def evaluate(self, network: nn.Module, split: str) -> Evaluation:
         """Evaluate a network, as it is now, on a split, whose batches several processes share out."""
-        batches = self.together.mine(evaluated_batches(self.dataset, split, self.args))
-        found = self.classifier.evaluate_each(self.loader(batches), network)
-        return Evaluation.joined(self.together.merged(found))
+        batches = self.loader(self.together.mine(evaluated_batches(self.dataset, split, self.args)))
+        return self.together.merged(
+            batches, lambda some: self.classifier.evaluate(some, network), Evaluation.joined
+        )
 
     @property
     def shares(self) -> Shares | None:
@@ -120,8 +121,9 @@ class Parts:
         weights = hashlib.sha256()
         for weight in self.classifier.network.parameters():
             weights.update(weight.detach().float().cpu().numpy().tobytes())
-        about = {name: value for name, value in self.about().items() if name != "device"}
-        return {**about, "weights": weights.hexdigest()}
+        about = {name: value for name, value in self.about().items() if name not in ("device", "flags")}
+        flags = {f"--{name}": value for name, value in run_flags(self.args).items()}
+        return {**flags, **about, "weights": weights.hexdigest()}
 
     def about(self) -> dict:
         """What a run's files say about it, an `About`."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from utils.run.transfer import pinned
+
 
 class WholeBatch:
     """All images of a step, which go through the network in at most `accumulate` batches."""
@@ -43,7 +45,9 @@ class PartOfBatch(WholeBatch):
         self._own = torch.from_numpy(np.searchsorted(self.at_hand, self.places))
 
     def own(self, loaded: torch.Tensor) -> torch.Tensor:
-        return loaded if len(loaded) == len(self._own) else loaded[self._own.to(loaded.device)]
+        if len(loaded) == len(self._own):
+            return loaded
+        return loaded[pinned(self._own, loaded.device).to(loaded.device, non_blocking=True)]
 
     def split(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tensor.split(self.lengths)

@@ -14,41 +14,41 @@ FOR_EVER = timedelta(days=365)
 
 
 class Group:
-    """`size` processes, of which this is number `rank`. Their sums come to the same bits in each."""
+    """All `size` processes. Their sums come to the same bits in each."""
 
-    def __init__(self, rank: int, size: int, handle: dist.ProcessGroup | None = None):
-        self.rank, self.size, self.handle = rank, size, handle
+    def __init__(self, size: int):
+        self.size = size
 
     def __deepcopy__(self, memo: object) -> "Group":
         return self  # of the layers of a network that is copied
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all, in place of the tensor."""
-        dist.all_reduce(tensor, group=self.handle)
+        dist.all_reduce(tensor)
         return tensor
 
     def most(self, tensor: torch.Tensor) -> Any:
         """Begin to put the largest over all in place of the tensor; the result's `wait` ends it."""
-        return dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.handle, async_op=True)
+        return dist.all_reduce(tensor, dist.ReduceOp.MAX, async_op=True)
 
     def gather(self, value: Any) -> list[Any]:
         """What each has, by rank."""
         values = [None] * self.size
-        dist.all_gather_object(values, value, group=self.handle)
+        dist.all_gather_object(values, value)
         return values
 
     def replicate(self, network: nn.Module) -> DistributedDataParallel:
         """The network whose gradients are added up over all while the backward pass goes on."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a name that older ones do not know
-            replica = DistributedDataParallel(network, process_group=self.handle, broadcast_buffers=False)
-        replica.register_comm_hook(self.handle, _summed)
+            replica = DistributedDataParallel(network, broadcast_buffers=False)
+        replica.register_comm_hook(None, _summed)
         return replica
 
 
-def _summed(handle: dist.ProcessGroup | None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _summed(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Where torch's own would take the mean: each loss is weighed by its share of the whole batch."""
-    work = dist.all_reduce(bucket.buffer(), group=handle, async_op=True)
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
 
 
@@ -56,4 +56,4 @@ def connect(store: dist.Store, rank: int, size: int, cuda: bool) -> Group:
     """The group of all processes, over a store that they share."""
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=FOR_EVER)
-    return Group(rank, size)
+    return Group(size)

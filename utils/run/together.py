@@ -20,15 +20,17 @@ from typing import Any, TypeVar
 
 from utils.errors import Interrupted, ProgramError, RunFailed, UserError
 from utils.run.signals import StopSignal
-from utils.text import count, visible
+from utils.text import count, shortened, visible
 from utils.world import World
 
 Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_OF_SILENCE = 30.0  # of a process on another machine that is not thought dead yet
 SECONDS_TO_END = 5.0  # that a process has to end by itself after it is known that all have to
-SECONDS_TO_STOP = 25.0  # and after a signal: torchrun kills after 30
+SECONDS_TO_STOP = 25.0  # in which several signals are one: torchrun kills after 30
+LONGEST_FACT = 60  # characters of what differs
 
 
 class Together:
@@ -67,16 +69,24 @@ class Together:
         """Of items that are shared out, those of this process."""
         return iter(items)
 
-    def merged(self, found: list[Item]) -> list[Item]:
-        """What all found for their items, in the order of the items."""
-        return found
+    def merged(
+        self,
+        items: Iterable[Item],
+        find: Callable[[Iterable[Item]], Found],
+        join: Callable[[list[Found]], Found],
+    ) -> Found:
+        """What is found for the items of all, in their order. Raises `Interrupted` in all processes.
+
+        What several of them find for one item each is joined.
+        """
+        return find(items)
 
     def device_name(self, name: str) -> str:
         """The `--device` of this process."""
         return name
 
-    def refuse_unlike(self, **facts: object) -> None:
-        """Raise `UserError` in all processes if they do not have the same."""
+    def refuse_unlike(self, facts: Callable[[], dict[str, object]]) -> None:
+        """Raise `UserError` in all processes if what they have is not the same."""
 
     def refuse_unshared(self, folder: Path) -> None:
         """Raise `UserError` in all processes if one does not find a folder that the first made."""
@@ -99,9 +109,10 @@ class Joined(Together):
 
         from utils.run.group import connect
 
-        self.world, self._lockstep = world, False
+        self.world = world
         self._pending: tuple[Any, Any] | None = None
         self._torch, self._dist = torch, dist
+        self._in_step = False
         self._cuda = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
         store = _meet(dist, world, stop.check)
         self._guard = Guard(store, world, stop)
@@ -121,7 +132,7 @@ class Joined(Together):
         return f"cuda:{self.world.local_rank}"
 
     def check(self) -> None:
-        if not self._lockstep:
+        if not self._in_step:
             self.stop.check()
 
     @contextmanager
@@ -134,11 +145,8 @@ class Joined(Together):
 
     @contextmanager
     def in_step(self) -> Iterator[None]:
-        self._lockstep = self._guard.in_step = True
-        try:
-            yield
-        finally:
-            self._lockstep = False
+        self._in_step = True  # also afterwards: what stopped all of them stopped them together
+        yield
 
     def agree(self, wish: bool) -> bool:
         """As of the step before, so that nobody waits for the others' answers."""
@@ -164,23 +172,30 @@ class Joined(Together):
             if number % self.world.size == self.world.rank:
                 yield item
 
-    def merged(self, found: list[Item]) -> list[Item]:
-        gathered = self.group.gather((self.stop.received, found))
+    def merged(
+        self,
+        items: Iterable[Item],
+        find: Callable[[Iterable[Item]], Found],
+        join: Callable[[list[Found]], Found],
+    ) -> Found:
+        found = [find([item]) for item in items]
+        gathered = self.group.gather((self.stop.received, found))  # after `mine` may have ended by a signal
         number = next((number for number, _ in gathered if number), None)
         if number:
             raise Interrupted(number)
         size = self.world.size
         total = sum(len(part) for _, part in gathered)
-        return [gathered[place % size][1][place // size] for place in range(total)]
+        return join([gathered[place % size][1][place // size] for place in range(total)])
 
-    def refuse_unlike(self, **facts: object) -> None:
-        gathered = self.group.gather((_name(self.world.rank), facts))
-        for name, others in gathered:
-            for what, value in gathered[0][1].items():
-                if others[what] != value:
+    def refuse_unlike(self, facts: Callable[[], dict[str, object]]) -> None:
+        gathered = self.group.gather((_name(self.world.rank), facts()))
+        first, expected = gathered[0]
+        for name, found in gathered:
+            for what, value in expected.items():
+                if found[what] != value:
+                    two = " and ".join(shortened(each, LONGEST_FACT) for each in (value, found[what]))
                     raise UserError(
-                        f"{name} has another {what.replace('_', ' ')} than {gathered[0][0]} "
-                        f"({others[what]}, {value}); all have to start with the same"
+                        f"{first} and {name} differ in {what.replace('_', ' ')} ({two}); start all alike"
                     )
 
     def refuse_unshared(self, folder: Path) -> None:
@@ -197,22 +212,19 @@ class Joined(Together):
             )
 
     def failed(self, error: ProgramError) -> bool:
-        if isinstance(error, Interrupted):
-            if self._guard.dead() is not None:  # for which torchrun sends the others a signal
-                self._guard.wait_for_the_end()
-            self._guard.stopped()
-        else:
-            self._guard.publish(error)
+        interrupted = isinstance(error, Interrupted)
+        if interrupted and self._guard.dead() is not None:  # for which torchrun sends the others a signal
+            self.find_out()
+        # The first has saved when it comes here, and then the others may end.
+        self._guard.end_all(error, wait=interrupted and self._in_step and not self.first)
         return self.first
 
     def find_out(self) -> None:
-        """Wait for why the others cannot be reached, which ends this process; return if they can."""
-        deadline = time.monotonic() + SECONDS_OF_SILENCE + SECONDS_TO_END
-        while time.monotonic() < deadline:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+        """Wait for why the others cannot be reached, which ends this process; return if they can be."""
+        time.sleep(SECONDS_OF_SILENCE + 2 * SECONDS_TO_END)
 
     def leave(self) -> None:
-        """End, when all have come to the end."""
+        """End; the first, where the store may be, after all others."""
         self._guard.leave()
         self._dist.destroy_process_group()
 
@@ -226,50 +238,40 @@ class Guard(threading.Thread):
     def __init__(self, store: Any, world: World, stop: StopSignal):
         super().__init__(name="guard", daemon=True)
         self.store, self.world, self.stop = store.clone(), world, stop
-        self._store_lock = threading.Lock()
         self._left = threading.Event()
-        self._ending = self.in_step = False
+        self._ending = False
         self._seen: dict[int, tuple[str, float]] = {}  # what each showed last, and since when
         self._beats = 0
 
     def run(self) -> None:
         while not self._left.wait(SECONDS_BETWEEN_LOOKS):
             try:
-                why = self._look()
+                self._look()
             except Exception as error:  # the store is gone
-                why = f"the process that started this one is gone ({str(error).splitlines()[0]})"
-            if why is not None:
-                self._end(why)
+                self._end(1, f"the process that started this one is gone ({str(error).splitlines()[0]})")
 
-    def _look(self) -> str | None:
-        """Show that this process lives; returns why it has to end, if it has."""
-        self._show()
-        with self._store_lock:
-            if self.stop.received is not None:
-                self.store.set("signal", str(self.stop.received))
-            elif self.store.check(["signal"]):
-                self.stop.note(int(self.store.get("signal")))
-            if self.store.check(["failed"]):
-                return self.store.get("failed").decode()
-            if self.store.check(["stopped"]) and not self.in_step:  # and this one may wait for who has left
-                self._end("")
-        return self.dead()
-
-    def _show(self) -> None:
+    def _look(self) -> None:
+        """Show that this process lives, and end it if it has to."""
         self._beats += 1
-        with self._store_lock:
-            self.store.set(
-                f"lives/{self.world.rank}", f"{_name(self.world.rank)}\n{os.getpid()}\n{self._beats}"
-            )
+        shown = f"{_name(self.world.rank)}\n{os.getpid()}\n{self._beats}"
+        self.store.set(f"lives/{self.world.rank}", shown)
+        if self.stop.received is not None:
+            self.store.set("signal", str(self.stop.received))
+        elif self.store.check(["signal"]):
+            self.stop.note(int(self.store.get("signal")))
+        if not self.store.check(["over"]) and (dead := self.dead()):
+            self._publish(RunFailed(dead))
+        if self.store.check(["over"]):
+            code, _, why = self.store.get("over").decode().partition("\n")
+            self._end(int(code), why)
 
     def dead(self) -> str | None:
         """Which of those that are watched has died, in words."""
         watched = range(1, self.world.size) if self.world.rank == 0 else [0]
         for rank in watched:
-            with self._store_lock:
-                if not self.store.check([f"lives/{rank}"]) or self.store.check([f"left/{rank}"]):
-                    continue
-                shown = self.store.get(f"lives/{rank}").decode()
+            if not self.store.check([f"lives/{rank}"]) or self.store.check([f"left/{rank}"]):
+                continue
+            shown = self.store.get(f"lives/{rank}").decode()
             name, number, _ = shown.split("\n")
             before, since = self._seen.get(rank, ("", 0.0))
             if shown != before:
@@ -280,47 +282,37 @@ class Guard(threading.Thread):
                 return f"{name} has died; what was saved before is whole: go on with --resume"
         return None
 
-    def publish(self, error: ProgramError) -> None:
-        """Let the others know why this process ends."""
+    def end_all(self, error: ProgramError, wait: bool) -> None:
+        """Let the others know why this process ends or, to `wait`, end once they let it know."""
         self._ending = True
-        own = "" if self.world.rank == 0 else f"{_name(self.world.rank)}: "
-        with self._store_lock:
-            if not self.store.check(["failed"]) and not isinstance(error, Interrupted):
-                self.store.set("failed", f"{own}{visible(error)}")
+        if not wait:
+            self._publish(error, "" if self.world.rank == 0 else f"{_name(self.world.rank)}: ")
+        self._wait_for("over")
 
-    def stopped(self) -> None:
-        """Note that this process ends by a signal; others may only after the first, which saves."""
-        self._ending = True
-        if self.world.rank == 0:
-            with self._store_lock:
-                self.store.set("stopped", "")
-        while not self.store.check(["stopped"]):
+    def _publish(self, error: ProgramError, whose: str = "") -> None:
+        if not self.store.check(["over"]):  # the first reason counts
+            self.store.set("over", f"{error.exit_code}\n{whose}{visible(error)}")
+
+    def _wait_for(self, *keys: str) -> None:
+        """Wait until all of these are set, while this thread goes on looking."""
+        while not self.store.check(list(keys)):
             time.sleep(0.1)
 
     def leave(self) -> None:
-        """Stop watching, once all others leave too."""
-        with self._store_lock:
-            self.store.set(f"left/{self.world.rank}", "")
-            self.store.wait([f"left/{rank}" for rank in range(self.world.size)])
+        """Stop watching, the first when all others have left."""
+        self.store.set(f"left/{self.world.rank}", "")
+        if self.world.rank == 0:
+            self._wait_for(*(f"left/{rank}" for rank in range(self.world.size)))
         self._left.set()
         self.join()
 
-    def wait_for_the_end(self) -> None:
-        """Give the guard the time to find out what has happened, and to end this process."""
-        time.sleep(SECONDS_OF_SILENCE + 2 * SECONDS_TO_END)
-
-    def _end(self, message: str) -> None:
+    def _end(self, code: int, why: str) -> None:
         """End this process, unless it does so by itself; the first says why, or the second if that died."""
-        with self._store_lock:
-            try:
-                if not self.store.check(["failed"]):
-                    self.store.set("failed", message)
-            except Exception:
-                pass  # without a store each finds out by itself
-        time.sleep(SECONDS_TO_END if self._ending else 0)
-        if self.world.rank == 0 or (self.world.rank == 1 and message.startswith("process 0 ")):
-            print(f"main.py: {message}", file=sys.stderr, flush=True)
-        os._exit(RunFailed.exit_code)
+        if self._ending:
+            time.sleep(SECONDS_TO_END)
+        elif self.world.rank == 0 or (self.world.rank == 1 and why.startswith("process 0 ")):
+            print(f"main.py: {why}", file=sys.stderr, flush=True)
+        os._exit(code)
 
 
 def _name(rank: int) -> str:
@@ -379,6 +371,6 @@ def joined(args: Namespace, stop: StopSignal, world: World) -> Iterator[Together
     together.leave()
 
 
-def stop_signal() -> StopSignal:
+def stop_signal(world: World) -> StopSignal:
     """That of this process; torchrun passes signals on, so that one may come twice."""
-    return StopSignal(SECONDS_TO_STOP) if World.of(os.environ).size > 1 else StopSignal()
+    return StopSignal(SECONDS_TO_STOP) if world.size > 1 else StopSignal()
