@@ -275,9 +275,9 @@ def drawn_at(step, trainer):
     trainer.mixing = lambda pixels, targets, rng: (seen.update(mixing=rng.random(4)), (pixels, targets))[1]
     backward = trainer._backward
 
-    def note_factors(pixels, targets, factors):
+    def note_factors(part, pixels, targets, factors):
         seen["layers"] = factors
-        return backward(pixels, targets, factors)
+        return backward(part, pixels, targets, factors)
 
     trainer._backward = note_factors
     trainer.step = step
