@@ -8,7 +8,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -19,7 +19,7 @@ from utils.errors import ProgramError, UserError, explain
 from utils.run.cores import wait_briefly
 from utils.run.files import read_json
 from utils.run.folder import RunFolder
-from utils.run.records import About, Result
+from utils.run.records import Result
 from utils.run.together import joined, stop_signal
 from utils.text import visible
 from utils.world import World
@@ -58,17 +58,23 @@ def run(args: Namespace, world: World) -> int:
                 inspect(args, stop.check)
                 return 0
             folder = RunFolder(args.checkpoint_dir, args.checkpoint_name)
-            if nothing_left(args, folder):
+            if args.resume and options.nothing_left(args, folder):
+                accuracy = read_json(folder / "result.json", Result).test_accuracy
+                say("result", f"{folder.path} is finished: test accuracy {accuracy:.2f} %")
                 return 0
             if mode != "train":
                 folder.refuse_none()
             elif not (args.resume or args.overwrite):
                 folder.refuse_another_run()
 
-            anew = mode == "train" and not (args.resume and folder.started)
-            with joined(args, stop, world) as together, explained_errors(args):
+            writes = mode == "train" and world.rank == 0
+            with (
+                folder.claim() if writes else nullcontext(lambda: None) as confirm,
+                joined(args, stop, world) as together,
+                explained_errors(args),
+            ):
                 data = None
-                if anew:
+                if mode == "train" and not (args.resume and folder.started):
                     from learning.data import find_data
 
                     with together.first_of_machine_first():
@@ -83,6 +89,7 @@ def run(args: Namespace, world: World) -> int:
                     "export": use.export,
                     "suspects": suspects.find,
                 }
+                confirm()
                 modes[mode](args, folder, together.check)
         return 0
     except ProgramError as error:
@@ -100,17 +107,6 @@ def explained_errors(args: Namespace) -> Iterator[None]:
         place = Path(args.checkpoint_dir, args.checkpoint_name)
         uses = any(getattr(args, name) for name in (*options.USES, "inspect"))
         raise explain(error, place, "try again" if uses else "go on with --resume") from error
-
-
-def nothing_left(args: Namespace, folder: RunFolder) -> bool:
-    """Whether --resume has nothing to do here, and if so, say it."""
-    if not (args.resume and folder.finished):
-        return False
-    about, result = read_json(folder / "args.json", About), read_json(folder / "result.json", Result)
-    if options.with_flags_of_run(args, about.flags, folder.path).epochs > about.flags["epochs"]:
-        return False
-    say("result", f"{folder.path} is finished: test accuracy {result.test_accuracy:.2f} %")
-    return True
 
 
 if __name__ == "__main__":

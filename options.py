@@ -10,6 +10,9 @@ from learning.schedule import SCHEDULES, step_decay
 from learning.tricks import OWN_DEFAULTS, TRICKS, has_layer_norms
 from utils.errors import UserError
 from utils.flags import Flag, Help, Parser, number, path
+from utils.run.files import read_json
+from utils.run.folder import RunFolder
+from utils.run.records import About
 
 # What --demo sets unless told otherwise: sizes that a laptop's CPU finishes in about a minute.
 DEMO = {
@@ -377,6 +380,14 @@ def refuse_unless_longer(args: argparse.Namespace, stored: Mapping[str, Any], ru
         raise UserError(
             f"{wish}, and what scales with them has to stay: give --milestones {epochs}{warmup} too"
         )
+
+
+def nothing_left(args: argparse.Namespace, folder: RunFolder) -> bool:
+    """Whether --resume has nothing to do in the run's folder. Raises `UserError` if it was another run."""
+    if not folder.finished:
+        return False
+    stored = read_json(folder / "args.json", About).flags
+    return with_flags_of_run(args, stored, folder.path).epochs <= stored["epochs"]
 
 
 def with_flags_of_run(

@@ -3,7 +3,6 @@
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -49,9 +48,12 @@ def train(
     data: FoundData | None = None,
     together: Together = ALONE,
 ) -> None:
-    """Train, validate and test, with --resume what is left to do of that; on `data` or what the flags say."""
+    """Train, validate and test, with --resume what is left to do of that; on `data` or what the flags say.
+
+    The folder has been claimed.
+    """
     args.device = together.device_name(args.device)
-    args, progress, started = begin(args, folder)
+    args, progress = begin(args, folder)
     if args.norm_per_process and together.group is None:
         warn("--norm_per_process does nothing in one process")
     before = progress.flags["epochs"] if progress else args.epochs
@@ -64,10 +66,8 @@ def train(
         trainer = make_trainer(parts)
 
     first = together.first
-    with folder.claim() if first else nullcontext(), explained_failures(args.batch_size):
+    with explained_failures(args.batch_size):
         if first and progress is None:
-            if (folder / "last.pt").exists() and not started:
-                folder.refuse_another_run()  # which another process has started meanwhile
             folder.clear()
         elif first:
             folder.clear_made()
@@ -101,8 +101,8 @@ def train(
             raise Interrupted(stopped.signal_number, advice) from None
 
 
-def begin(args: Namespace, folder: RunFolder) -> tuple[Namespace, Progress | None, bool]:
-    """The flags of the run, what it goes on from, and whether last.pt is there. Raises `UserError`."""
+def begin(args: Namespace, folder: RunFolder) -> tuple[Namespace, Progress | None]:
+    """The flags of the run, and what it goes on from. Raises `UserError`."""
     progress = None
     started = (folder / "last.pt").exists()
     # In the first epoch best.pt is written before last.pt; later the two are there together.
@@ -120,7 +120,7 @@ def begin(args: Namespace, folder: RunFolder) -> tuple[Namespace, Progress | Non
             say("recipe", options.recipe(args))
         for words in options.unwise(args):
             warn(words)
-    return args, progress, started
+    return args, progress
 
 
 def recorded_epochs(folder: RunFolder) -> int | None:

@@ -1,6 +1,7 @@
 """What the tests of disturbed runs share."""
 
 import json
+import time
 
 import torch
 
@@ -24,6 +25,14 @@ def wait_for(process, text):
         if text in line:
             return
     raise AssertionError(process.stderr.read())
+
+
+def wait_until(condition, seconds=120):
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def finish(program, straight, *flags):

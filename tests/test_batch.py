@@ -4,17 +4,23 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 
 import pytest
 
 import options
 from options import parse_args
 from tests.conftest import ROOT, SMALL
+from tests.disturbed import wait_until
 from utils import batch
 from utils.errors import UserError
+from utils.flags import run_flags
+from utils.run.files import write_json
+from utils.run.folder import RunFolder
 
 A, R = "--optimizer ADAM --learning_rate 0.0001", "--optimizer RADAM --learning_rate 0.0001"
 W, C = "--decay_type step_warmup", "--decay_type cosine_warmup"
@@ -197,6 +203,9 @@ name = sys.argv[sys.argv.index("--checkpoint_name") + 1]
 print("card", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 if name == "bad":
     sys.exit("main.py: the reason")
+if name == "late" and not os.path.exists("begun"):
+    pathlib.Path("begun").touch()
+    sys.exit(75)
 if name == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if name == "slow":
@@ -231,6 +240,8 @@ def test_a_failed_run_does_not_stop_the_others(fake_main, capfd, tmp_path):
 def test_the_time_that_is_left_is_that_of_the_runs_so_far(fake_main, capfd, tmp_path):
     (tmp_path / "checkpoint/before").mkdir(parents=True)
     (tmp_path / "checkpoint/before/result.json").write_text("{}")  # finished, which takes no time now
+    flags = vars(parse_args([*fake_main, "--checkpoint_name", "before"]))
+    write_json(tmp_path / "checkpoint/before/args.json", {"flags": run_flags(Namespace(**flags))})
     assert batch.main(fake_main, "before\none\ntwo\nthree") == 0
     said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("batch ")]
     assert [line.split(", about")[0] for line in said] == ["batch    2 runs left", "batch    1 run left"]
@@ -319,6 +330,84 @@ def test_a_batch_is_stopped_killed_and_goes_on_to_the_same_results(program, shap
     assert out.count("is finished") == 2
     assert "train loss" not in out
     assert time.perf_counter() - started < 10
+
+
+def start_batch(program, shapes, name, *flags, names="abcd"):
+    """A batch with the real main.py, as one of several."""
+    folder = program.folder
+    (folder / "list.txt").write_text("\n".join(names))
+    where = ["--checkpoint_dir", str(folder / "checkpoint"), "--cache_dir", str(folder / "cache")]
+    with (folder / "list.txt").open() as stdin, (folder / name).open("w") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "utils.batch", "--data_dir", str(shapes), *SMALL, *flags, *where],
+            stdin=stdin,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
+
+
+def output_of(program, name):
+    return (program.folder / name).read_text()
+
+
+def test_batches_on_one_list_train_each_experiment_once(program, shapes):
+    names = ["first", "second", "third"]
+    processes = [start_batch(program, shapes, name) for name in names]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    outputs = [output_of(program, name) for name in names]
+    assert all("4 of 4 runs are done" in out for out in outputs)
+    trained = [out.count("\ntricks ") for out in outputs]
+    assert sum(trained) == 4, outputs
+    assert sorted(trained)[1] > 0  # at least two of them had work
+    for run in "abcd":
+        assert len((program.run(run) / "log.csv").read_text().splitlines()) == 3
+
+
+def test_what_a_killed_batch_leaves_is_done_by_another(program, shapes):
+    first = start_batch(program, shapes, "first", "--epochs", "30", names="ab")
+    wait_until(lambda: " 3/30 " in output_of(program, "first"))
+    second = start_batch(program, shapes, "second", "--epochs", "30", names="ab")
+    wait_until(lambda: output_of(program, "second").count("\ntricks ") == 1)  # of b: a is in use
+    os.killpg(first.pid, signal.SIGKILL)
+    assert second.wait(timeout=300) == 0
+    out = output_of(program, "second")
+    assert out.count("\ntricks ") == 2
+    assert out.count(" 3/30 ") == 1  # of b
+    assert len((program.run("a") / "log.csv").read_text().splitlines()) == 31
+
+
+def test_who_is_waited_for_is_said_once_and_a_signal_ends_it(program, shapes):
+    with RunFolder(str(program.folder / "checkpoint"), "b").claim():
+        process = start_batch(program, shapes, "first", names="ab")
+        wait_until(lambda: "waiting" in output_of(program, "first"))
+        time.sleep(batch.SECONDS_BETWEEN_LOOKS + 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+    out = output_of(program, "first")
+    assert re.findall("^batch    waiting, since (.*)", out, re.MULTILINE) == [
+        f"{program.run('b')} is in use by process {os.getpid()} on {socket.gethostname()}"
+    ]
+    assert "1 of 2 runs are done\nstopped; the same command goes on" in out
+    assert program.run("b").exists() is False
+
+
+def test_a_run_that_another_process_has_just_begun_is_tried_later(fake_main, capfd, tmp_path):
+    """Between the look at its lock and its own start."""
+    assert batch.main(fake_main, "late\nother") == 0
+    out = capfd.readouterr().out
+    assert out.index("other --") < out.rindex("late --")
+    assert "2 of 2 runs are done" in out
+
+
+def test_finished_runs_that_are_to_be_longer_are_not_done(fake_main, tmp_path):
+    command = ["--checkpoint_name", "a", *fake_main, "--milestones", "1", "2", "--epochs"]
+    (tmp_path / "checkpoint/a").mkdir(parents=True)
+    (tmp_path / "checkpoint/a/result.json").write_text("{}")
+    write_json(tmp_path / "checkpoint/a/args.json", {"flags": run_flags(parse_args([*command, "3"]))})
+    assert list(batch.unfinished({"a": [*command, "3"]})) == []
+    assert list(batch.unfinished({"a": [*command, "5"]})) == ["a"]
 
 
 @pytest.mark.parametrize(

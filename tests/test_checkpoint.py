@@ -1,9 +1,11 @@
 """utils/run/checkpoint.py and folder.py."""
 
+import os
+
 import pytest
 import torch
 
-from utils.errors import UserError
+from utils.errors import Busy, UserError
 from utils.run.checkpoint import read_checkpoint, save_checkpoint
 from utils.run.folder import RunFolder
 
@@ -50,10 +52,24 @@ def test_names_may_have_folders():
 def test_one_process_at_a_time_writes_a_folder(tmp_path):
     folder = RunFolder(str(tmp_path), "x")
     other = RunFolder(str(tmp_path), "x")
-    with folder.claim(), pytest.raises(UserError, match="in use by another process"), other.claim():
-        pass
+    with folder.claim():
+        assert other.in_use
+        words = rf"in use by process {os.getpid()} on .*; wait, or choose another name"
+        with pytest.raises(Busy, match=words), other.claim():
+            pass
+        assert folder.path.exists()
+        (folder / "args.json").touch()  # a run starts
+    assert not other.in_use
     with folder.claim():
         pass
+    assert [path.name for path in folder.path.iterdir()] == [".lock", "args.json"]
+
+
+def test_a_folder_in_which_nothing_was_started_does_not_stay(tmp_path):
+    (tmp_path / "other").mkdir()
+    with RunFolder(str(tmp_path), "name/seed0").claim():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_clearing_removes_what_runs_write_and_nothing_else(tmp_path):

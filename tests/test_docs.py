@@ -39,6 +39,16 @@ FOREIGN = {
     "--shm-size",
     "--install",
     *("--standalone", "--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--max_restarts"),
+    *(
+        "--job-name",
+        "--array",
+        "--gres",
+        "--cpus-per-task",
+        "--time",
+        "--signal",
+        "--nodes",
+        "--ntasks-per-node",
+    ),
 }
 # A block of commands, and why it is not run, if it is not.
 BLOCK = re.compile(r"(?:<!-- not run: ([^>]*) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import ROOT, SMALL
 from tests.disturbed import wait_for
+from utils.run import lock
 from utils.run.lock import NO_LOCKS, InUse, hold
 
 HOLDER = """
@@ -142,6 +143,51 @@ def test_the_holder_on_another_machine_is_named_with_what_to_delete(tmp_path, mo
     assert not marker.exists()
 
 
+# Loaded by Python when it starts: a machine of that name, whose locks no other machine sees.
+ANOTHER_MACHINE = """
+import fcntl, socket
+fcntl.flock = lambda file, how: None
+socket.gethostname = lambda: "node7"
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The environment of processes on another machine than this one, which does not see their locks."""
+    place = tmp_path / "site"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(ANOTHER_MACHINE)
+    return {**os.environ, "PYTHONPATH": f"{place}:{ROOT}"}
+
+
+def test_a_holder_on_another_machine_is_seen_where_its_lock_is_not(tmp_path, elsewhere, monkeypatch):
+    path = tmp_path / "run/.lock"
+    holder = start_holder(path, elsewhere)
+    words = rf"run is in use by process {holder.pid} on node7, whose lock the file system hides"
+    for _ in range(2):
+        with pytest.raises(InUse, match=words), hold(path):
+            pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    monkeypatch.setattr(lock, "SECONDS_WITHOUT_SIGNS", 2 * lock.SECONDS_BETWEEN_SIGNS)
+    with hold(path) as confirm:
+        confirm()
+    assert [file.name for file in path.parent.iterdir()] == [".lock"]
+
+
+def test_of_two_machines_that_begin_at_the_same_moment_the_first_withdraws(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SECONDS_BETWEEN_SIGNS", 0.1)
+    sign, others = tmp_path / ".lock.by", "4711\nnode7\nabcd\n0\n"
+    with hold(tmp_path / ".lock") as confirm:
+        time.sleep(0.5)
+        confirm()
+        sign.write_text(others)  # by one that looked before this one's was there
+        time.sleep(0.5)
+        with pytest.raises(InUse, match="in use by process 4711 on node7"):
+            confirm()
+    assert sign.read_text() == others
+
+
 def test_other_errors_are_not_taken_for_want_of_locks(tmp_path, monkeypatch):
     def flock(file, how):
         raise OSError(errno.EIO, "broken")
@@ -154,7 +200,7 @@ def test_other_errors_are_not_taken_for_want_of_locks(tmp_path, monkeypatch):
 def test_a_run_is_alone_in_its_folder_and_goes_on_after_a_kill(program, system, capsys):
     process = program.start("run", *SMALL, "--epochs", "10000", env=system)
     wait_for(process, "1/10000 ")
-    assert program("run", "--resume") == 2
+    assert program("run", "--resume") == 75
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "is in use by" in err

@@ -4,12 +4,12 @@ A line of the list is a run's name and its flags, with spaces or tabs between; q
 what they mean in a shell, and a word that begins with # begins a comment. The flags of the command line go
 to every run, before its own, so that each stays what its name says. SEEDS="0 1 2" in the environment runs
 each experiment once per seed, as NAME/seed0 and so on; GPUS="0 1" runs one at a time on each of these cards.
-Finished runs are left alone, interrupted ones go on, and one that fails does not stop the others.
+Finished runs are left alone, interrupted ones go on, and one that fails does not stop the others. Started on
+several machines that share the folder of the runs, each takes the next run that none of them is doing.
 """
 
 import itertools
 import os
-import queue
 import re
 import shlex
 import signal
@@ -18,14 +18,15 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from types import FrameType
 
 import options
 from utils.console import said_if_slow, say
+from utils.data.demo import draw_demo
 from utils.data.folders import Splitting, find_dataset
-from utils.errors import UserError
+from utils.errors import Busy, UserError, explain
 from utils.run.cores import wait_briefly
 from utils.run.folder import RunFolder
 from utils.run.signals import catch
@@ -33,6 +34,7 @@ from utils.text import count, duration, one_form, visible
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
 
+SECONDS_BETWEEN_LOOKS = 5.0  # at runs that other processes do
 QUOTED = r"""'[^']*'|"(?:\\.|[^"\\])*"|\\.#*"""  # or escaped, with what would look like a comment then
 
 Commands = dict[str, list[str]]  # the flags of each run, by its name, in the order of the list
@@ -56,8 +58,15 @@ def main(argv: Sequence[str], text: str) -> int:
             return 0
         return Batch(commands, cards, left).run()
     except UserError as error:
-        print(f"batch: {visible(error)}", file=sys.stderr)
-        return error.exit_code
+        return fail(error)
+    except OSError as error:
+        return fail(explain(error, Path(), "try again"))
+
+
+def fail(error: UserError) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    print(f"batch: {visible(error)}", file=sys.stderr)
+    return error.exit_code
 
 
 def words(variable: str, pattern: str) -> list[str]:
@@ -129,8 +138,8 @@ def unfinished(commands: Commands) -> dict[str, Namespace]:
     left = {}
     for run, command in commands.items():
         args = options.parse_args([*command, "--resume"])
-        folder = RunFolder(args.checkpoint_dir, run)
-        if folder.finished:
+        folder = folder_of(args)
+        if options.nothing_left(args, folder):
             continue
         problem = options.contradiction(args)
         if problem and not (folder / "last.pt").exists():  # else the run's own flags count
@@ -165,25 +174,25 @@ def environment(card: str | None) -> dict[str, str]:
 class Batch:
     """Runs that are started one after the other, on several cards beside each other.
 
-    A signal is passed on to the runs that are going, which save and stop; no other is started then.
+    A run that another process is doing waits until that has done it, or is gone. A signal is passed on to
+    the runs that are going, which save and stop; no other is started then.
     """
 
-    def __init__(self, commands: Commands, cards: Sequence[str], left: Collection[str]):
+    def __init__(self, commands: Commands, cards: Sequence[str], left: dict[str, Namespace]):
         self.commands = commands
         self.cards: Sequence[str | None] = cards or [None]
-        self.waiting: queue.SimpleQueue = queue.SimpleQueue()
+        self.waiting = list(commands)
         self.going: dict[str, subprocess.Popen] = {}
         self.failed: dict[str, str] = {}
         self.done = 0
         self.stopped = 0
-        self.left = set(left)  # of the runs that have something to do
+        self.stopping = threading.Event()
+        self.left = dict(left)  # of the runs that have something to do
         self.trained: list[float] = []  # the seconds of those that were done
         self.lock = threading.Lock()
 
     def run(self) -> int:
         """Run them all and say what came of them; returns the exit code."""
-        for item in enumerate(self.commands.items(), 1):
-            self.waiting.put(item)
         catch(self._stop)
         workers = [threading.Thread(target=self._work, args=(card,)) for card in self.cards]
         for worker in workers:
@@ -204,21 +213,43 @@ class Batch:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = number
+        self.stopping.set()
         for process in list(self.going.values()):
             process.send_signal(number)
 
     def _work(self, card: str | None) -> None:
-        while not self.stopped:
+        while run := self._next():
             try:
-                number, (run, command) = self.waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                self._run_one(card, f"{number}/{len(self.commands)}", run, command)
-            except (OSError, ValueError) as error:
+                self._run_one(card, run)
+            except (OSError, ValueError, UserError) as error:
                 self.failed[run] = str(error)
 
-    def _run_one(self, card: str | None, number: str, run: str, command: Sequence[str]) -> None:
+    def _next(self) -> str | None:
+        """The next run that nobody is doing; None when all are done."""
+        said: set[str] = set()
+        while not self.stopped:
+            reasons = []
+            with self.lock:
+                for run in self.waiting:
+                    in_use = run in self.left and folder_of(self.left[run]).in_use
+                    if not in_use:
+                        self.waiting.remove(run)
+                        return run
+                    reasons.append(in_use)
+            if not reasons:
+                return None
+            for reason in reasons:
+                if reason not in said:
+                    say("batch", f"waiting, since {reason}")
+            said.update(reasons)
+            self.stopping.wait(SECONDS_BETWEEN_LOOKS)
+        return None
+
+    def _run_one(self, card: str | None, run: str) -> None:
+        command = self.commands[run]
+        number = f"{list(self.commands).index(run) + 1}/{len(self.commands)}"
+        if run in self.left and options.nothing_left(self.left[run], folder_of(self.left[run])):
+            del self.left[run]  # by another process
         mark = f"{run}: " if len(self.cards) > 1 else ""  # else lines of several runs could be mixed up
         print(f"\n== {number}{f' on GPU {card}' if card else ''}: {shown(command)}", flush=True)
         began = time.monotonic()
@@ -243,19 +274,29 @@ class Batch:
             if code == 0:
                 self.done += 1
                 self._say_left(run, time.monotonic() - began)
+            elif code == Busy.exit_code:
+                self.waiting.append(run)
             elif not self.stopped:
-                self.left.discard(run)
+                self.left.pop(run, None)
                 self.failed[run] = line.strip() if code > 0 else f"killed by {signal.Signals(-code).name}"
 
     def _say_left(self, run: str, seconds: float) -> None:
         """Say how long the rest of the list takes, by the runs so far, when one has come to its end."""
-        if run not in self.left:
+        if self.left.pop(run, None) is None:
             return
-        self.left.remove(run)
         self.trained.append(seconds)
-        if self.left:
-            rest = len(self.left) * sum(self.trained) / len(self.trained) / len(self.cards)
-            say("batch", f"{count(len(self.left), 'run')} left, about {duration(rest)}")
+        folders = {each: folder_of(args) for each, args in self.left.items()}
+        left = {each for each, folder in folders.items() if not folder.finished}
+        elsewhere = sum(bool(folders[each].in_use) for each in left.intersection(self.waiting))
+        if left:
+            rest = len(left) * sum(self.trained) / len(self.trained) / (len(self.cards) + elsewhere)
+            others = f", of which other processes do {elsewhere}" * bool(elsewhere)
+            say("batch", f"{count(len(left), 'run')} left{others}, about {duration(rest)}")
+
+
+def folder_of(args: Namespace) -> RunFolder:
+    """That of a run."""
+    return RunFolder(args.checkpoint_dir, args.checkpoint_name)
 
 
 def shown(command: Sequence[str]) -> str:
@@ -279,6 +320,7 @@ def estimate(commands: Commands, left: dict[str, Namespace], cards: int) -> None
         from utils.benchmark import Ours, rates
 
     measured: dict[tuple, float] = {}  # images a second
+    sizes: dict[tuple, dict[str, int]] = {}  # of the splits
     hours: dict[tuple, list[float]] = {}
     for args in left.values():
         args.cache, args.num_workers = "off", 0  # for the images of one step
@@ -290,11 +332,15 @@ def estimate(commands: Commands, left: dict[str, Namespace], cards: int) -> None
                 f"a step of {args.model}, {args.norm}, {args.image_size} x {args.image_size} pixels",
             )
             ours = Ours(args)
-            sizes = ours.parts.dataset.sizes()
             measured[kind] = rates({"step": ours.synthetic}, rounds=1, steps_a_round=1)["step"]
             del ours
+        data = (args.demo, args.data_dir, Splitting.of(args))
+        if data not in sizes:
+            if args.demo:
+                draw_demo(Path(args.data_dir), lambda: None)
+            sizes[data] = find_dataset(Path(args.data_dir), args.seed, how=Splitting.of(args)).sizes()
         # Validation is a forward pass, a third of a step's work.
-        images = epochs_left(args) * (sizes["train"] + sizes["val"] / 3)
+        images = epochs_left(args) * (sizes[data]["train"] + sizes[data]["val"] / 3)
         hours.setdefault(kind, []).append(images / measured[kind] / 3600)
     for kind, each in hours.items():
         model, norm, size, batch, sam, augmix = kind
@@ -306,7 +352,7 @@ def estimate(commands: Commands, left: dict[str, Namespace], cards: int) -> None
 
 def epochs_left(args: Namespace) -> int:
     """The epochs that a run has yet to train."""
-    log = RunFolder(args.checkpoint_dir, args.checkpoint_name) / "log.csv"
+    log = folder_of(args) / "log.csv"
     return args.epochs - (len(log.read_text().splitlines()) - 1 if log.exists() else 0)
 
 

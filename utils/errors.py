@@ -18,6 +18,12 @@ class UserError(ProgramError):
     exit_code = 2
 
 
+class Busy(UserError):
+    """Another process does this already. Exit 75, by which others than a person know it."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 class RunFailed(ProgramError):
     """The run itself went wrong, for example a loss that is not finite. Exit 1."""
 

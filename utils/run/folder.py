@@ -3,12 +3,12 @@
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from utils.errors import UserError
+from utils.errors import Busy, UserError
 from utils.run.files import write_json
 from utils.run.lock import InUse, hold
 from utils.text import some
@@ -88,15 +88,41 @@ class RunFolder:
             )
 
     @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Make the folder, and keep other processes from writing there within this context."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(hold(self.path / LOCK))
-            except InUse as error:
-                raise UserError(f"{error}; wait, or choose another name") from None
-            yield
+    def claim(self) -> Iterator[Callable[[], None]]:
+        """Make the folder, and keep other processes from writing there within this context.
+
+        Raises `Busy`, and so may what this context gives, which is to be called once before anything is
+        written. Where no run was started in it, the folder is removed again.
+        """
+        try:
+            with hold(self.path / LOCK) as confirm:
+                try:
+                    yield confirm
+                finally:
+                    if not self.started:
+                        (self.path / LOCK).unlink()
+        except InUse as error:
+            raise Busy(f"{error}; wait, or choose another name") from None
+        finally:
+            self._remove_if_empty()
+
+    @property
+    def in_use(self) -> str:
+        """What to say of another process that has claimed it; "" if there is none."""
+        try:
+            if (self.path / LOCK).exists():
+                with hold(self.path / LOCK):
+                    pass
+        except InUse as error:
+            return str(error)
+        return ""
+
+    def _remove_if_empty(self) -> None:
+        with suppress(OSError):
+            for folder in (self.path, *self.path.parents):
+                if folder == self.directory:
+                    return
+                folder.rmdir()
 
     def clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""

@@ -4,8 +4,13 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +21,8 @@ from utils.text import visible
 # What file systems answer that have no locks, such as Lustre and NFS as they are often mounted.
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 SECONDS_TO_SEE_WHETHER_IT_IS_GONE = 2.5  # of which a marker that is damaged takes two
+SECONDS_BETWEEN_SIGNS = 2.0
+SECONDS_WITHOUT_SIGNS = 10.0  # after which a process on another machine is thought dead
 HOLDER = re.compile(r"([1-9]\d{0,9})\n([^\n?]{1,100})")  # its number and, in the next line, its machine
 
 _held: set[IO] = set()
@@ -36,28 +43,31 @@ class InUse(Exception):
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path) -> Iterator[Callable[[], None]]:
     """Hold the lock of that name within this context; raises `InUse` at once if another process does.
 
     It is the system's lock on the file, which ends with its holder. Where the file system has none, it is a
     file beside it with the number and machine of the process: of a process on this machine it is known
     whether it is gone, and of others the message says what to delete then.
+
+    Some file systems lock for each machine by itself. So the holder shows in a file beside the lock that it
+    lives, and who finds such a sign of another machine waits whether it is renewed. Two that begin at the
+    same moment can miss each other's: what this context gives raises `InUse` in one of them a moment later.
     """
-    with _open(path) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InUse(f"{path.parent} is in use by another process") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-        else:
+    sign = _Sign(path.with_name(f"{path.name}.by"))
+    try:
+        file = _locked(path)
+    except BlockingIOError:
+        raise InUse(f"{path.parent} is in use by {_holder(sign.path)}") from None
+    if file:
+        with file:
             _held.add(file)
             try:
-                yield
+                with sign:
+                    yield sign.confirm
             finally:
                 _held.discard(file)
-            return
+        return
     marker = path.with_name(f"{path.name}.held")
     try:
         lock = SoftFileLock(marker).acquire(timeout=SECONDS_TO_SEE_WHETHER_IT_IS_GONE)
@@ -67,11 +77,29 @@ def hold(path: Path) -> Iterator[None]:
             f"with it; if it is gone, delete {marker}"
         ) from None
     with lock:
-        yield
+        yield lambda: None
+
+
+def _locked(path: Path) -> IO | None:
+    """The file, locked; None where the file system has no locks. Raises `BlockingIOError`."""
+    while True:
+        file = _open(path)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            file.close()  # its last holder has removed it meanwhile
+        except OSError as error:
+            file.close()
+            if error.errno in NO_LOCKS:
+                return None
+            raise
 
 
 def _open(path: Path) -> IO:
     """The file to lock, made if it is not there; one of another person's may only be readable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return path.open("a")
     except PermissionError:
@@ -85,3 +113,62 @@ def _holder(marker: Path) -> str:
     except OSError:
         found = None
     return f"process {found[1]} on {visible(found[2])}" if found else "another process"
+
+
+class _Sign:
+    """A file that shows, within this context, that the holder of a lock lives. Raises `InUse`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.ours = f"{os.getpid()}\n{socket.gethostname()}\n{secrets.token_hex(4)}\n"
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> None:
+        found = self._read()
+        # On this machine the lock says that who left the sign is gone.
+        if found and found.split("\n")[1:2] != [socket.gethostname()]:
+            end = time.monotonic() + SECONDS_WITHOUT_SIGNS
+            while time.monotonic() < end:
+                time.sleep(0.1)
+                now = self._read()
+                if not now:
+                    break
+                if now != found:
+                    self._refuse()
+        self._write(0)
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._left.set()
+        self._thread.join()
+        if self._read().startswith(self.ours):
+            self.path.unlink(missing_ok=True)
+
+    def confirm(self) -> None:
+        """Raise `InUse` if another process has the lock as well, and its sign came after this one's."""
+        found = self._read()
+        if found and not found.startswith(self.ours):
+            self._refuse()
+
+    def _refuse(self) -> None:
+        hidden = "whose lock the file system hides from this machine"
+        raise InUse(f"{self.path.parent} is in use by {_holder(self.path)}, {hidden}")
+
+    def _renew(self) -> None:
+        for number in count(1):
+            if self._left.wait(SECONDS_BETWEEN_SIGNS) or not self._read().startswith(self.ours):
+                return
+            self._write(number)
+
+    def _read(self) -> str:
+        try:
+            return self.path.read_text("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def _write(self, number: int) -> None:
+        with suppress(OSError):  # a folder that can only be read
+            part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+            part.write_text(f"{self.ours}{number}\n")
+            part.replace(self.path)
