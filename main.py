@@ -77,6 +77,10 @@ def run(args: Namespace, world: World) -> int:
                 if mode == "train" and not (args.resume and folder.started):
                     from learning.data import find_data
 
+                    for flag in ("pretrained_path", "teacher"):  # which takes no look at all images
+                        named = getattr(args, flag)
+                        if named and not Path(named).is_file():
+                            raise UserError(f"--{flag} {named}: no such file")
                     with together.first_of_machine_first():
                         data = find_data(args, None, together.check)
                 with said_if_slow("loading", "torch"):

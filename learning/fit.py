@@ -75,13 +75,15 @@ class Fit:
 
     def state_dict(self) -> dict:
         """The trainer's state, the rows of the epochs that are done, and which of them was the best."""
-        return {**self.trainer.state_dict(), **self._place(), "history": self.history}
+        said = sorted(self.watch.said)
+        return {**self.trainer.state_dict(), **self._place(), "history": self.history, "said": said}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`, which may be from the middle of an epoch."""
         self.trainer.load_state_dict(state)
         self.history = state["history"]
         self.best = state["best"]
+        self.watch.said.update(state["said"])
 
     def _place(self) -> dict:
         return {"epoch": len(self.history), "step": self.trainer.step, "best": self.best}
@@ -200,9 +202,10 @@ class Fit:
                 "weights": "ema" if better else "raw",
             }
             self.save("best.pt", {**self._place(), "network": networks[better].state_dict()})
+        warnings = list(self.watch.warnings(self.history, confusion))
         self.save("last.pt", self.state_dict())
         self.log.epoch(self.history, self.trainer.step, better if improved else None, self._seconds_left())
-        for words in self.watch.warnings(self.history, confusion):
+        for words in warnings:
             warn(words)
 
     def _seconds_left(self) -> float:

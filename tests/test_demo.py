@@ -1,6 +1,7 @@
 """utils/data/demo.py and scenes.py."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -26,6 +27,15 @@ def test_it_is_drawn_once_in_the_kaggle_layout(tmp_path, small):
     times = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.jpg"))]
     demo.draw_demo(tmp_path / "demo", lambda: None)
     assert times == [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.jpg"))]
+
+
+def test_processes_that_begin_together_draw_it_once(tmp_path, small):
+    drawn = []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(demo.draw_demo, [tmp_path / "demo"] * 4, [lambda: drawn.append(1)] * 4))
+    assert len(find_dataset(tmp_path / "demo", seed=42).files) == 30
+    assert len(drawn) >= 30
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
 def test_a_stopped_drawing_is_done_anew(tmp_path, small):

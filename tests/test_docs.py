@@ -32,6 +32,7 @@ FLAGS = {
 FOREIGN = {
     "--logdir",
     "--check",
+    "--networks",
     "--baseline",
     "--dry_run",
     "--pack",
@@ -167,6 +168,13 @@ def test_the_readme_is_three_screens():
 @pytest.mark.parametrize("page", PAGES)
 def test_the_english_is_plain(page):
     assert re.findall(r"\b(told|for looking|restless|reckoned|in words|whilst|thereof)\b", PAGES[page]) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_it_is(page):
+    fences = re.findall(r"^ *```(.*)$", PAGES[page], re.MULTILINE)
+    assert {*fences[::2]} <= {"bash", "python", "text"}
+    assert {*fences[1::2]} <= {""}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -161,6 +161,18 @@ def test_a_signal_saves_a_state_to_go_on_from(batches_before):
     assert_same(again.states["last.pt"], straight.states["last.pt"])
 
 
+def test_what_was_said_is_not_said_again_by_who_goes_on(capsys):
+    recorder = Recorder()
+    make_fit(recorder, accuracies=[0, 0, 0]).run()
+    assert capsys.readouterr().out.count("epoch 2: no validation image is taken for a;") == 1
+    second = [state for name, state in recorder.saves if name == "last.pt"][1]
+    assert second["epoch"] == 2
+    again = make_fit(Recorder(), accuracies=[0])
+    again.load_state_dict(second)
+    again.run()
+    assert "is taken for a" not in capsys.readouterr().out
+
+
 def test_best_is_the_first_of_the_highest_validation_accuracies():
     recorder = Recorder()
     make_fit(recorder, accuracies=[40, 60, 60]).run()

@@ -2,6 +2,7 @@
 
 import csv
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -38,9 +39,9 @@ def test_a_resumed_log_keeps_the_events_up_to_its_checkpoint_and_forgets_later_o
     assert steps(tmp_path, "loss/train") == steps(tmp_path, "gradient_norm") == [2, 5, 8]
 
 
-def lines_of(tmp_path, capsys, *rows, better=None, epochs=20):
+def lines_of(tmp_path, capsys, *rows, better=None, epochs=20, first=1):
     with RunLog(tmp_path, epochs) as log:
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(rows, first):
             log.epoch([ROW | row | {"epoch": number}], number, better, 5430.0)
     return capsys.readouterr().out.splitlines()
 
@@ -65,9 +66,16 @@ EVERYTHING = {
 }
 
 
-def test_no_line_of_an_epoch_is_wider_than_a_terminal(tmp_path, capsys):
+@pytest.mark.parametrize("epochs", [120, 99999])
+def test_no_line_of_an_epoch_is_wider_than_a_terminal(tmp_path, capsys, epochs):
     lines = lines_of(
-        tmp_path, capsys, EVERYTHING, {**EVERYTHING, "val_loss": 1e30}, better="ema_", epochs=120
+        tmp_path,
+        capsys,
+        EVERYTHING,
+        {**EVERYTHING, "val_loss": 1e30},
+        better="ema_",
+        epochs=epochs,
+        first=epochs - 1,
     )
     assert max(map(len, lines)) <= 79
 

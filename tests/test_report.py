@@ -920,6 +920,13 @@ def test_what_is_no_packed_file_is_refused(tmp_path, capsys):
     assert err.count("\n") == 1
 
 
+def test_an_archive_of_something_else_is_named_as_it_was_given(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("notes.txt", "no runs")
+    assert main([str(tmp_path / "other.zip")]) == 2
+    assert f"report: {tmp_path}/other.zip holds no packed runs" in capsys.readouterr().err
+
+
 def test_runs_of_other_lengths_are_named_and_never_best(tmp_path):
     made_up_run(tmp_path, "baseline", right(0.6, 0), val=70)
     made_up_run(tmp_path, "mixed", right(0.6, 1), "--mixup", "0.2", val=75)

@@ -67,6 +67,23 @@ def together(program):
         process.kill()
 
 
+def test_the_benchmark_says_how_speed_grows_with_processes(tmp_path, shapes):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+    sizes = ["--image_size", "32", "--batch_size", "12", "--rounds", "1", "--steps", "2", "--mixup", "0.2"]
+    command += ["-m", "utils.benchmark", "--networks", "RegNetX-200MF", "--data_dir", str(shapes), *sizes]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(
+        r"^\| RegNetX-200MF \| (\d) +\| (\d+) +\| (\d+\.\d\d) +\| (.*?) *\|$", done.stdout, re.MULTILINE
+    )
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert rows[0][2:] == ("1.00", "")
+    for _, rate, ratio, waiting in rows[1:]:
+        assert float(ratio) == pytest.approx(int(rate) / int(rows[0][1]), abs=0.05)
+        assert 0 <= int(waiting.removesuffix("%")) < 100
+
+
 def weights_of(run: Path) -> dict:
     return {name: each for name, each in load(run / "last.pt")["network"].items() if each.is_floating_point()}
 

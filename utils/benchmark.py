@@ -2,6 +2,7 @@
 
 Contenders take turns in one process, a few steps each, and a rate is the median over the rounds, so that
 what else the machine does hits all of them alike. What we switch on in torch and in malloc serves all too.
+Started by torchrun, it measures how fast one run is with one process, with two and so on, up to all of them.
 """
 
 import argparse
@@ -10,10 +11,12 @@ import io
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +42,9 @@ from utils.data.folders import Dataset, find_dataset
 from utils.errors import UserError
 from utils.run.cores import cores
 from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
+from utils.run.together import ALONE, Together, joined, stop_signal
 from utils.text import markdown_table, visible
+from utils.world import World
 
 NETWORKS = ("ResNet50", "RegNet", "EfficientNet")
 TIMED = [example.flags for trick in TRICKS for example in trick.examples if example.timed]
@@ -52,9 +57,9 @@ Step = Callable[[], int]  # does a step, and returns how many images it took
 class Ours:
     """Training as `main.py` builds it."""
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, together: Together = ALONE):
         with contextlib.redirect_stdout(io.StringIO()):  # what a run says of itself
-            self.parts: Parts = assemble(args, None, lambda: None)
+            self.parts: Parts = assemble(args, None, lambda: None, together=together)
         self.trainer = make_trainer(self.parts)
         fit = make_fit(self.parts, self.trainer, Path(), None)  # type: ignore[arg-type]
         self.batches = fit.batches_from(0)
@@ -69,17 +74,18 @@ class Ours:
         return self._step(self.fixed)
 
     def _step(self, batch: Batch) -> int:
+        shares, step = self.trainer.shares, self.trainer.step
         self.trainer.train_step(*batch)
-        return len(batch[0])
+        return shares(step).count if shares else len(batch[0])
 
 
-def ours_with(settings: argparse.Namespace, *flags: str) -> Ours:
+def ours_with(settings: argparse.Namespace, *flags: str, together: Together = ALONE) -> Ours:
     """Training with Adam from scratch, on the images and in the sizes of the settings."""
     argv = ["--checkpoint_name", "benchmark", "--data_dir", settings.data_dir]
     argv += ["--cache_dir", settings.cache_dir, "--pretrained", "0", "--epochs", "1000"]
     argv += ["--image_size", str(settings.image_size), "--batch_size", str(settings.batch_size)]
     argv += ["--optimizer", "ADAM", "--learning_rate", "0.0001", *settings.flags, *flags]
-    return Ours(options.parse_args(argv))
+    return Ours(options.parse_args(argv), together)
 
 
 class ImageFiles(TorchDataset):
@@ -283,6 +289,33 @@ def measure_input(settings: argparse.Namespace) -> None:
     table("Input alone, normalised images a second", columns, rows)
 
 
+def compare_processes(settings: argparse.Namespace, together: Together) -> None:
+    """How fast the first processes train together, and how fast when each computes its part alone."""
+    device = ["--device", together.device_name(settings.device)]
+    rows, world = [], together.world
+    for model in settings.networks:
+        found: list[float] = []
+        for number in range(1, world.size + 1):
+            parts = {"joined": Together(together.stop), "apart": Together(together.stop)}
+            for part in parts.values():
+                part.world = replace(world, size=number)
+            parts["joined"].group = together.group.first(number)
+            if world.rank < number:
+                steps = {
+                    name: ours_with(settings, "--model", model, *device, together=part).end_to_end
+                    for name, part in parts.items()
+                }
+                rate = rates(steps, settings.rounds, settings.steps, ahead=1)
+                found.append(rate["joined"])
+                row = [model, str(number), f"{found[-1]:.0f}", f"{found[-1] / found[0]:.2f}"]
+                rows.append([*row, f"{max(1 - found[-1] / rate['apart'], 0):.0%}" if number > 1 else ""])
+                del steps
+            together.group.gather(None)  # the others wait
+    columns = ["network", "processes", "images/s", "to one", "waiting for each other"]
+    if together.first:
+        table("Training by several processes, images of the whole batch a second", columns, rows)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -305,19 +338,28 @@ def main(argv: list[str] | None = None) -> None:
     if refused:
         parser.error(f"{refused[0]} has no meaning here; leave it out (--networks names the networks)")
     settings.device = options.parse_args(["--checkpoint_name", "benchmark", *settings.flags]).device
+    world = World.of(os.environ)
+    if world.size > 1 and (settings.baseline or settings.skip):
+        parser.error("--baseline and --skip are for one process: start it without torchrun")
     try:
-        measure(settings)
+        with stop_signal(world) as stop, joined(settings, stop, world) as together:
+            measure(settings, together)
     except UserError as error:
-        parser.error(visible(error))
+        if not error.said:
+            parser.error(visible(error))
+        sys.exit(error.exit_code)
 
 
-def measure(settings: argparse.Namespace) -> None:
+def measure(settings: argparse.Namespace, together: Together) -> None:
     """Measure what the settings ask for, and print it. Raises `UserError` or `WeightsError`."""
     with tempfile.TemporaryDirectory() as folder:
         settings.cache_dir = f"{folder}/cache"
         if settings.data_dir is None:
             settings.data_dir = "data/demo"
             draw_demo(Path(settings.data_dir), lambda: None)
+        if together.group:
+            compare_processes(settings, together)
+            return
         device = choose_device(settings.device)
         print(
             f"{describe(device)}; torch {torch.__version__}, torchvision {torchvision.__version__}, "

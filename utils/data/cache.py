@@ -11,7 +11,6 @@ import glob
 import hashlib
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,7 @@ from utils.data.folders import Dataset
 from utils.errors import UserError
 from utils.run.cores import cores
 from utils.run.files import replacing
-from utils.run.lock import InUse, hold
+from utils.run.lock import hold_in_turn
 
 FORMAT = 3  # part of every fingerprint: raise it when `decode` or the layout of the file changes
 IMAGES_AT_ONCE = 256
@@ -79,7 +78,7 @@ def cached_images(
 
     pixels = _map(path, shape)
     if pixels is None:
-        with _locked(folder / f"{_of_frame(dataset, frame)}.lock", check):
+        with hold_in_turn(folder / f"{_of_frame(dataset, frame)}.lock", "cache", check):
             pixels = _map(path, shape)  # another run may have built it while this one waited
             if pixels is None:
                 _build(path, dataset, frame, shape, places, check)
@@ -117,24 +116,6 @@ def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 @contextmanager
-def _locked(path: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock, saying so when that means waiting for another run."""
-    waiting = False
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(hold(path))
-                break
-            except InUse as error:
-                check()
-                if not waiting:
-                    say("cache", f"waiting, since {error}")
-                    waiting = True
-                time.sleep(0.2)
-        yield
-
-
-@contextmanager
 def remembering(note: Path, check: Callable[[], None]) -> Iterator[Callable[[Callable[[IO], None]], None]]:
     """Hold the lock of a file of what can be found anew, and give what writes it.
 
@@ -155,7 +136,7 @@ def remembering(note: Path, check: Callable[[], None]) -> Iterator[Callable[[Cal
     with ExitStack() as stack:
         try:
             note.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(note.with_suffix(".lock"), check))
+            stack.enter_context(hold_in_turn(note.with_suffix(".lock"), "cache", check))
         except OSError as error:
             forgotten(error)
             yield lambda save: None

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from utils.data.scenes import PAINTERS, draw_scene
 from utils.errors import UserError
+from utils.run.lock import hold_in_turn
 from utils.run.randomness import generator
 
 IMAGES_PER_CLASS = {"seg_train/seg_train": 200, "seg_test/seg_test": 60}
@@ -19,10 +20,17 @@ def draw_demo(folder: Path, check: Callable[[], None]) -> None:
     It is drawn beside its place and renamed when whole. `check` is called between images and may
     raise to stop. Raises `UserError` when `folder` holds something else.
     """
-    if all((folder / split / name).is_dir() for split in IMAGES_PER_CLASS for name in PAINTERS):
-        return
-    if folder.exists():
-        raise UserError(f"{folder} exists and is not the demo's; name another folder with --data_dir")
+    lock = folder.with_name(f".{folder.name}.lock")
+    while not all((folder / split / name).is_dir() for split in IMAGES_PER_CLASS for name in PAINTERS):
+        if folder.exists():
+            raise UserError(f"{folder} exists and is not the demo's; name another folder with --data_dir")
+        with hold_in_turn(lock, "data", check):
+            if not folder.exists():  # else another process has drawn it meanwhile
+                _draw(folder, check)
+            lock.unlink()
+
+
+def _draw(folder: Path, check: Callable[[], None]) -> None:
     unfinished = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     total = len(PAINTERS) * sum(IMAGES_PER_CLASS.values())

@@ -92,4 +92,6 @@ def unpacked(place: Path) -> Iterator[Path]:
             raise UserError(f"{place} is no file of packed runs ({reason}); name a folder of runs") from None
         if size > MOST_BYTES:
             raise UserError(f"{place} unpacks to {size / 1e9:.0f} GB, which packed runs do not")
+        if not any(Path(folder).rglob("args.json")):
+            raise UserError(f"{place} holds no packed runs; name a folder of runs, or a file of --pack")
         yield Path(folder)

@@ -14,41 +14,46 @@ FOR_EVER = timedelta(days=365)
 
 
 class Group:
-    """All `size` processes. Their sums come to the same bits in each."""
+    """All `size` processes, or those of `part`. Their sums come to the same bits in each."""
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, part: dist.ProcessGroup | None = None):
         self.size = size
+        self.part = part
 
     def __deepcopy__(self, memo: object) -> "Group":
         return self  # of the layers of a network that is copied
 
+    def first(self, count: int) -> "Group":
+        """That of the first `count` of all processes, each of which has to call this."""
+        return Group(count, dist.new_group(range(count)))  # type: ignore[arg-type]  # or a number, of no part
+
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all, in place of the tensor."""
-        dist.all_reduce(tensor)
+        dist.all_reduce(tensor, group=self.part)
         return tensor
 
     def most(self, tensor: torch.Tensor) -> Any:
         """Begin to put the largest over all in place of the tensor; the result's `wait` ends it."""
-        return dist.all_reduce(tensor, dist.ReduceOp.MAX, async_op=True)
+        return dist.all_reduce(tensor, dist.ReduceOp.MAX, self.part, async_op=True)
 
     def gather(self, value: Any) -> list[Any]:
         """What each has, by rank."""
         values = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, self.part)
         return values
 
     def replicate(self, network: nn.Module) -> DistributedDataParallel:
         """The network whose gradients are added up over all while the backward pass goes on."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of a name that older ones do not know
-            replica = DistributedDataParallel(network, broadcast_buffers=False)
-        replica.register_comm_hook(None, _summed)
+            replica = DistributedDataParallel(network, process_group=self.part, broadcast_buffers=False)
+        replica.register_comm_hook(self.part, _summed)
         return replica
 
 
-def _summed(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _summed(part: dist.ProcessGroup | None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     """Where torch's own would take the mean: each loss is weighed by its share of the whole batch."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    work = dist.all_reduce(bucket.buffer(), group=part, async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
 
 

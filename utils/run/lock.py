@@ -9,13 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import IO
 
 from filelock import SoftFileLock, Timeout
 
+from utils.console import say
 from utils.text import visible
 
 # What file systems answer that have no locks, such as Lustre and NFS as they are often mounted.
@@ -78,6 +79,24 @@ def hold(path: Path) -> Iterator[Callable[[], None]]:
         ) from None
     with lock:
         yield lambda: None
+
+
+@contextmanager
+def hold_in_turn(path: Path, label: str, check: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock once no other process does, saying so under the label; `check` may raise to stop."""
+    waiting = False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(hold(path))
+                break
+            except InUse as error:
+                check()
+                if not waiting:
+                    say(label, f"waiting, since {error}")
+                    waiting = True
+                time.sleep(0.2)
+        yield
 
 
 def _locked(path: Path) -> IO | None:

@@ -57,6 +57,7 @@ class Progress(Weights):
     scaler: State
     totals: Mapping[str, float]  # of the epoch so far
     history: list[dict]  # the rows of log.csv
+    said: Sequence[str] = ()  # the kinds of warnings of `learning.watch`
     format: int = FORMAT
 
 
