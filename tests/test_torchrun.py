@@ -199,12 +199,17 @@ def test_a_signal_reaches_all_and_saves_once(together, number):
     assert load(together.program.run("stopped") / "last.pt")["step"] >= 3
 
 
-def test_a_signal_to_one_process_is_passed_on(together):
+@pytest.mark.parametrize("moment", ["classes ", "1/200 "])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_is_passed_on(together, rank, moment):
     process = together.start(2, "stopped", *TRICKS, "--epochs", "200")
-    read_until(process, "1/200 ")
-    os.kill(workers_of(process)[1], signal.SIGUSR1)
+    read_until(process, moment)
+    workers = workers_of(process)
+    os.kill(workers[rank], signal.SIGUSR1)
     said = process.communicate(timeout=SECONDS)[0]
     assert said.count("main.py: stopped by SIGUSR1") == 1, said
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert (together.program.run("stopped") / "last.pt").exists() is (moment == "1/200 ")
 
 
 def test_torchrun_starts_a_run_anew_that_lost_a_process(together):
