@@ -73,6 +73,8 @@ def run(args: Namespace, world: World) -> int:
                 joined(args, stop, world) as together,
                 explained_errors(args),
             ):
+                if mode == "train" and not (args.resume or args.overwrite):
+                    folder.refuse_another_run()  # which another process may have made since
                 data = None
                 if mode == "train" and not (args.resume and folder.started):
                     from learning.data import find_data

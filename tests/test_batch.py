@@ -401,6 +401,23 @@ def test_a_run_that_another_process_has_just_begun_is_tried_later(fake_main, cap
     assert "2 of 2 runs are done" in out
 
 
+def test_a_folder_that_cannot_be_looked_at_does_not_stop_the_others(fake_main, capfd, tmp_path):
+    (tmp_path / "checkpoint/a/.lock").mkdir(parents=True)
+    assert batch.main(fake_main, "a\nb") == 0
+    assert "2 of 2 runs are done" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("args", [None, "--sam 1"])
+def test_a_finished_run_of_other_flags_does_not_stop_the_others(fake_main, args, capfd, tmp_path):
+    (tmp_path / "checkpoint/a").mkdir(parents=True)
+    (tmp_path / "checkpoint/a/result.json").write_text("{}")
+    if args:
+        flags = run_flags(parse_args(["--checkpoint_name", "a", *fake_main, *args.split()]))
+        write_json(tmp_path / "checkpoint/a/args.json", {"flags": flags})
+    assert batch.main([*fake_main, "--sam", "2"], "a\nb") == 0  # main.py, which is not here, refuses it
+    assert "2 of 2 runs are done" in capfd.readouterr().out
+
+
 def test_finished_runs_that_are_to_be_longer_are_not_done(fake_main, tmp_path):
     command = ["--checkpoint_name", "a", *fake_main, "--milestones", "1", "2", "--epochs"]
     (tmp_path / "checkpoint/a").mkdir(parents=True)

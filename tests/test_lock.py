@@ -3,15 +3,20 @@
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
 from tests.conftest import ROOT, SMALL
 from tests.disturbed import wait_for
+from utils.errors import Busy
 from utils.run import lock
+from utils.run.folder import RunFolder
 from utils.run.lock import NO_LOCKS, InUse, hold
 
 HOLDER = """
@@ -186,6 +191,31 @@ def test_of_two_machines_that_begin_at_the_same_moment_the_first_withdraws(tmp_p
         with pytest.raises(InUse, match="in use by process 4711 on node7"):
             confirm()
     assert sign.read_text() == others
+
+
+def test_a_killed_holders_sign_is_in_nobodys_way_on_a_full_disk(tmp_path, monkeypatch):
+    sign = tmp_path / ".lock.by"
+    sign.write_text(f"999999\n{socket.gethostname()}\nabcd\n5\n")
+    monkeypatch.setattr(lock._Sign, "_write", lambda self, number: None)
+    with hold(tmp_path / ".lock") as confirm:
+        confirm()
+
+
+def test_folders_are_claimed_and_removed_by_many_at_once(tmp_path):
+    """Those of two runs in one folder, in which nothing is started."""
+    end = time.monotonic() + 3
+
+    def use(number):
+        folder, claimed = RunFolder(str(tmp_path), f"name/seed{number % 2}"), 0
+        while time.monotonic() < end:
+            with suppress(Busy), folder.claim():
+                claimed += 1
+            assert isinstance(folder.in_use, str)
+        return claimed
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(use, range(4)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_errors_are_not_taken_for_want_of_locks(tmp_path, monkeypatch):

@@ -139,7 +139,10 @@ def unfinished(commands: Commands) -> dict[str, Namespace]:
     for run, command in commands.items():
         args = options.parse_args([*command, "--resume"])
         folder = folder_of(args)
-        if options.nothing_left(args, folder):
+        try:
+            if options.nothing_left(args, folder):
+                continue
+        except (UserError, OSError):  # which main.py will say, and the others go on
             continue
         problem = options.contradiction(args)
         if problem and not (folder / "last.pt").exists():  # else the run's own flags count
@@ -209,11 +212,12 @@ class Batch:
         if self.done:
             directory = options.parse_args(next(iter(self.commands.values()))).checkpoint_dir
             print(f"compare them with: python -m utils.report {shlex.quote(directory)}")
-        return 1 if self.failed else 0
+        return 1 if self.done < len(self.commands) else 0
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if not self.stopped:
+            self.stopping.set()
         self.stopped = number
-        self.stopping.set()
         for process in list(self.going.values()):
             process.send_signal(number)
 
@@ -229,14 +233,18 @@ class Batch:
         said: set[str] = set()
         while not self.stopped:
             reasons = []
-            with self.lock:
-                for run in self.waiting:
-                    in_use = run in self.left and folder_of(self.left[run]).in_use
-                    if not in_use:
+            for run in list(self.waiting):
+                args = self.left.get(run)
+                if self.stopped:
+                    return None
+                if in_use := args and folder_of(args).in_use:
+                    reasons.append(in_use)
+                    continue
+                with self.lock:
+                    if run in self.waiting:  # else another worker was faster
                         self.waiting.remove(run)
                         return run
-                    reasons.append(in_use)
-            if not reasons:
+            if not self.waiting:
                 return None
             for reason in reasons:
                 if reason not in said:
@@ -249,7 +257,8 @@ class Batch:
         command = self.commands[run]
         number = f"{list(self.commands).index(run) + 1}/{len(self.commands)}"
         if run in self.left and options.nothing_left(self.left[run], folder_of(self.left[run])):
-            del self.left[run]  # by another process
+            with self.lock:
+                del self.left[run]  # by another process
         mark = f"{run}: " if len(self.cards) > 1 else ""  # else lines of several runs could be mixed up
         print(f"\n== {number}{f' on GPU {card}' if card else ''}: {shown(command)}", flush=True)
         began = time.monotonic()
@@ -274,7 +283,9 @@ class Batch:
             if code == 0:
                 self.done += 1
                 self._say_left(run, time.monotonic() - began)
-            elif code == Busy.exit_code:
+            elif code == Busy.exit_code:  # another process began it just now
+                if not self.waiting:
+                    self.stopping.wait(SECONDS_BETWEEN_LOOKS)
                 self.waiting.append(run)
             elif not self.stopped:
                 self.left.pop(run, None)

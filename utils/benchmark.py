@@ -39,7 +39,7 @@ from utils.data.cache import cached_images
 from utils.data.decode import Frame
 from utils.data.demo import draw_demo
 from utils.data.folders import Dataset, find_dataset
-from utils.errors import UserError
+from utils.errors import ProgramError
 from utils.run.cores import cores
 from utils.run.device import DTYPES, choose_device, describe, peak_memory_mb
 from utils.run.together import ALONE, Together, joined, stop_signal
@@ -296,6 +296,7 @@ def compare_processes(settings: argparse.Namespace, together: Together) -> None:
     for model in settings.networks:
         found: list[float] = []
         for number in range(1, world.size + 1):
+            together.check()
             parts = {"joined": Together(together.stop), "apart": Together(together.stop)}
             for part in parts.values():
                 part.world = replace(world, size=number)
@@ -342,11 +343,13 @@ def main(argv: list[str] | None = None) -> None:
     if world.size > 1 and (settings.baseline or settings.skip):
         parser.error("--baseline and --skip are for one process: start it without torchrun")
     try:
-        with stop_signal(world) as stop, joined(settings, stop, world) as together:
+        # A process alone is ended by a signal at once.
+        stop = stop_signal(world) if world.size > 1 else contextlib.nullcontext(ALONE.stop)
+        with stop as signals, joined(settings, signals, world) as together:
             measure(settings, together)
-    except UserError as error:
-        if not error.said:
-            parser.error(visible(error))
+    except ProgramError as error:
+        if not (error.said or world.rank):
+            print(f"{parser.prog}: {visible(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -20,14 +20,18 @@ def draw_demo(folder: Path, check: Callable[[], None]) -> None:
     It is drawn beside its place and renamed when whole. `check` is called between images and may
     raise to stop. Raises `UserError` when `folder` holds something else.
     """
-    lock = folder.with_name(f".{folder.name}.lock")
-    while not all((folder / split / name).is_dir() for split in IMAGES_PER_CLASS for name in PAINTERS):
-        if folder.exists():
-            raise UserError(f"{folder} exists and is not the demo's; name another folder with --data_dir")
+    if not _is_whole(folder):
+        lock = folder.with_name(f".{folder.name}.lock")
         with hold_in_turn(lock, "data", check):
             if not folder.exists():  # else another process has drawn it meanwhile
                 _draw(folder, check)
             lock.unlink()
+    if not _is_whole(folder):
+        raise UserError(f"{folder} exists and is not the demo's; name another folder with --data_dir")
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / split / name).is_dir() for split in IMAGES_PER_CLASS for name in PAINTERS)
 
 
 def _draw(folder: Path, check: Callable[[], None]) -> None:

@@ -95,27 +95,35 @@ class RunFolder:
         written. Where no run was started in it, the folder is removed again.
         """
         try:
-            with hold(self.path / LOCK) as confirm:
-                try:
-                    yield confirm
-                finally:
-                    if not self.started:
-                        (self.path / LOCK).unlink()
+            with self._held() as confirm:
+                yield confirm
         except InUse as error:
             raise Busy(f"{error}; wait, or choose another name") from None
-        finally:
-            self._remove_if_empty()
 
     @property
     def in_use(self) -> str:
         """What to say of another process that has claimed it; "" if there is none."""
         try:
             if (self.path / LOCK).exists():
-                with hold(self.path / LOCK):
+                with self._held():
                     pass
         except InUse as error:
             return str(error)
+        except OSError:  # who wants to use it is told of that
+            pass
         return ""
+
+    @contextmanager
+    def _held(self) -> Iterator[Callable[[], None]]:
+        try:
+            with hold(self.path / LOCK) as confirm:
+                try:
+                    yield confirm
+                finally:
+                    if not self.started:
+                        (self.path / LOCK).unlink(missing_ok=True)
+        finally:
+            self._remove_if_empty()
 
     def _remove_if_empty(self) -> None:
         with suppress(OSError):
@@ -130,7 +138,7 @@ class RunFolder:
         shutil.rmtree(self.path / FOLDS, ignore_errors=True)
         for pattern in OUTPUTS:
             for path in self.path.glob(pattern):
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def holds(self, path: Path) -> bool:
         """Whether a file lies, or would lie, right in this folder."""

@@ -22,6 +22,8 @@ from utils.text import visible
 # What file systems answer that have no locks, such as Lustre and NFS as they are often mounted.
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 SECONDS_TO_SEE_WHETHER_IT_IS_GONE = 2.5  # of which a marker that is damaged takes two
+ATTEMPTS = 100
+ATTEMPTS_TO_READ = 5
 SECONDS_BETWEEN_SIGNS = 2.0
 SECONDS_WITHOUT_SIGNS = 10.0  # after which a process on another machine is thought dead
 HOLDER = re.compile(r"([1-9]\d{0,9})\n([^\n?]{1,100})")  # its number and, in the next line, its machine
@@ -101,8 +103,13 @@ def hold_in_turn(path: Path, label: str, check: Callable[[], None]) -> Iterator[
 
 def _locked(path: Path) -> IO | None:
     """The file, locked; None where the file system has no locks. Raises `BlockingIOError`."""
-    while True:
-        file = _open(path)
+    for attempt in count():
+        try:
+            file = _open(path)
+        except (FileNotFoundError, FileExistsError):  # the folder is removed just now
+            if attempt == ATTEMPTS:
+                raise
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
@@ -114,6 +121,7 @@ def _locked(path: Path) -> IO | None:
             if error.errno in NO_LOCKS:
                 return None
             raise
+    raise AssertionError
 
 
 def _open(path: Path) -> IO:
@@ -155,6 +163,8 @@ class _Sign:
                     break
                 if now != found:
                     self._refuse()
+        with suppress(OSError):
+            self.path.unlink()
         self._write(0)
         self._thread.start()
 
@@ -181,13 +191,20 @@ class _Sign:
             self._write(number)
 
     def _read(self) -> str:
-        try:
-            return self.path.read_text("utf-8", "replace")
-        except OSError:
-            return ""
+        for _ in range(ATTEMPTS_TO_READ):
+            try:
+                return self.path.read_text("utf-8", "replace")
+            except FileNotFoundError:
+                break
+            except OSError:  # on NFS of a file that is replaced just now
+                time.sleep(0.1)
+        return ""
 
     def _write(self, number: int) -> None:
-        with suppress(OSError):  # a folder that can only be read
-            part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        try:
             part.write_text(f"{self.ours}{number}\n")
             part.replace(self.path)
+        except OSError:  # a folder that can only be read, a full disk
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
