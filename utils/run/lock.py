@@ -103,11 +103,13 @@ def hold_in_turn(path: Path, label: str, check: Callable[[], None]) -> Iterator[
 
 def _locked(path: Path) -> IO | None:
     """The file, locked; None where the file system has no locks. Raises `BlockingIOError`."""
-    for attempt in count():
+    attempts = 0
+    while True:
         try:
             file = _open(path)
         except (FileNotFoundError, FileExistsError):  # the folder is removed just now
-            if attempt == ATTEMPTS:
+            attempts += 1
+            if attempts == ATTEMPTS:
                 raise
             continue
         try:
@@ -121,7 +123,6 @@ def _locked(path: Path) -> IO | None:
             if error.errno in NO_LOCKS:
                 return None
             raise
-    raise AssertionError
 
 
 def _open(path: Path) -> IO:
