@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import torch
 
 from learning.share import PartOfBatch, Shares, WholeBatch
 from tests.conftest import ROOT, SMALL
-from tests.disturbed import load
+from tests.disturbed import load, wait_until
 from utils.world import World
 
 SECONDS = 240
@@ -41,9 +42,9 @@ def together(program):
     """Starts a run of several processes, in float64 if asked for."""
     started = []
 
-    def start(processes, name, *flags, exact=False, restarts=0):
+    def start(processes, name, *flags, exact=False, restarts=0, machines=("--standalone",)):
         main = ["-m", "tests.in_float64"] if exact else [str(ROOT / "main.py")]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command = [sys.executable, "-m", "torch.distributed.run", *machines]
         command += [f"--nproc_per_node={processes}", f"--max_restarts={restarts}", *main]
         process = subprocess.Popen(
             [*command, *program.arguments(name, *flags)],
@@ -126,15 +127,14 @@ def read_until(process: subprocess.Popen, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("processes", "flags"),
     [
-        (),
-        ("--grad_clip", "1", "--sam", "0.05"),
-        ("--norm", "evonorm_b0", "--class_weights", "balanced"),
+        (2, ()),
+        (3, ()),
+        (2, ("--grad_clip", "1", "--sam", "0.05")),
+        (3, ("--norm", "evonorm_b0", "--class_weights", "balanced")),
     ],
-    ids=lambda flags: " ".join(flags) or "all at once",
 )
-@pytest.mark.parametrize("processes", [2, 3])
 def test_as_many_processes_compute_what_one_computes(together, processes, flags):
     flags = (*TRICKS, *flags)
     results = [together(count, f"by{count}", *flags, exact=True) for count in (1, processes)]
@@ -219,6 +219,26 @@ def test_torchrun_starts_a_run_anew_that_lost_a_process(together):
     said = process.communicate(timeout=SECONDS)[0]
     assert process.returncode == 0, said
     assert "test accuracy" in said
+
+
+def test_two_machines_compute_what_one_process_computes_also_when_one_is_lost(together):
+    assert together(1, "straight", *TRICKS, exact=True)[0] == 0
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    machines = ["--nnodes=2", "--rdzv_backend=c10d", f"--rdzv_endpoint=localhost:{port}"]
+    two = [
+        together.start(1, "two", *TRICKS, "--resume", exact=True, restarts=1, machines=machines)
+        for _ in range(2)
+    ]
+    run = together.program.run("two")
+    wait_until((run / "last.pt").exists, SECONDS)
+    os.kill(workers_of(two[1])[0], signal.SIGKILL)
+    assert not (run / "result.json").exists()
+    said = [process.communicate(timeout=SECONDS)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], said
+    assert sum(words.count("test accuracy") for words in said) == 1
+    assert furthest(weights_of(together.program.run("straight")), weights_of(run)) < 1e-10
 
 
 @pytest.mark.parametrize(
