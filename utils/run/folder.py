@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path, PurePath
 
 from utils.errors import Busy, UserError
@@ -115,6 +116,7 @@ class RunFolder:
 
     @contextmanager
     def _held(self) -> Iterator[Callable[[], None]]:
+        made = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
         try:
             with hold(self.path / LOCK) as confirm:
                 try:
@@ -123,14 +125,12 @@ class RunFolder:
                     if not self.started:
                         (self.path / LOCK).unlink(missing_ok=True)
         finally:
-            self._remove_if_empty()
+            with suppress(OSError):  # of what is not empty
+                for folder in (*self._below_directory(), *made):
+                    folder.rmdir()
 
-    def _remove_if_empty(self) -> None:
-        with suppress(OSError):
-            for folder in (self.path, *self.path.parents):
-                if folder == self.directory:
-                    return
-                folder.rmdir()
+    def _below_directory(self) -> Iterator[Path]:
+        return takewhile(lambda folder: folder != self.directory, (self.path, *self.path.parents))
 
     def clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""
