@@ -79,10 +79,7 @@ def run(args: Namespace, world: World) -> int:
                 if mode == "train" and not (args.resume and folder.started):
                     from learning.data import find_data
 
-                    for flag in ("pretrained_path", "teacher"):  # which takes no look at all images
-                        named = getattr(args, flag)
-                        if named and not Path(named).is_file():
-                            raise UserError(f"--{flag} {named}: no such file")
+                    refuse_missing_files(args)
                     with together.first_of_machine_first():
                         data = find_data(args, None, together.check)
                 with said_if_slow("loading", "torch"):
@@ -102,6 +99,14 @@ def run(args: Namespace, world: World) -> int:
         if not (error.said or world.rank):  # of several processes the first speaks
             print(f"main.py: {visible(error)}", file=sys.stderr)
         return error.exit_code
+
+
+def refuse_missing_files(args: Namespace) -> None:
+    """Raise `UserError` if weights that a new run starts with are not there, before images are looked at."""
+    for flag in ("pretrained_path", "teacher"):
+        named = getattr(args, flag)
+        if named and not Path(named).is_file():
+            raise UserError(f"--{flag} {named}: no such file")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from argparse import Namespace
 
 import pytest
 
@@ -240,8 +239,8 @@ def test_a_failed_run_does_not_stop_the_others(fake_main, capfd, tmp_path):
 def test_the_time_that_is_left_is_that_of_the_runs_so_far(fake_main, capfd, tmp_path):
     (tmp_path / "checkpoint/before").mkdir(parents=True)
     (tmp_path / "checkpoint/before/result.json").write_text("{}")  # finished, which takes no time now
-    flags = vars(parse_args([*fake_main, "--checkpoint_name", "before"]))
-    write_json(tmp_path / "checkpoint/before/args.json", {"flags": run_flags(Namespace(**flags))})
+    flags = run_flags(parse_args([*fake_main, "--checkpoint_name", "before"]))
+    write_json(tmp_path / "checkpoint/before/args.json", {"flags": flags})
     assert batch.main(fake_main, "before\none\ntwo\nthree") == 0
     said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("batch ")]
     assert [line.split(", about")[0] for line in said] == ["batch    2 runs left", "batch    1 run left"]

@@ -127,14 +127,15 @@ def read_until(process: subprocess.Popen, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "flags"),
+    "flags",
     [
-        (2, ()),
-        (3, ()),
-        (2, ("--grad_clip", "1", "--sam", "0.05")),
-        (3, ("--norm", "evonorm_b0", "--class_weights", "balanced")),
+        (),
+        ("--grad_clip", "1", "--sam", "0.05"),
+        ("--norm", "evonorm_b0", "--class_weights", "balanced"),
     ],
+    ids=lambda flags: " ".join(flags) or "all at once",
 )
+@pytest.mark.parametrize("processes", [2, 3])
 def test_as_many_processes_compute_what_one_computes(together, processes, flags):
     flags = (*TRICKS, *flags)
     results = [together(count, f"by{count}", *flags, exact=True) for count in (1, processes)]

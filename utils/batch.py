@@ -278,14 +278,15 @@ class Batch:
         for line in process.stdout or ():
             print(mark + line, end="", flush=True)
         code = process.wait()
+        busy = code == Busy.exit_code  # another process began it just now
+        if busy and not self.waiting:
+            self.stopping.wait(SECONDS_BETWEEN_LOOKS)
         with self.lock:
             del self.going[run]
             if code == 0:
                 self.done += 1
                 self._say_left(run, time.monotonic() - began)
-            elif code == Busy.exit_code:  # another process began it just now
-                if not self.waiting:
-                    self.stopping.wait(SECONDS_BETWEEN_LOOKS)
+            elif busy:
                 self.waiting.append(run)
             elif not self.stopped:
                 self.left.pop(run, None)

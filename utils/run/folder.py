@@ -126,11 +126,9 @@ class RunFolder:
                         (self.path / LOCK).unlink(missing_ok=True)
         finally:
             with suppress(OSError):  # of what is not empty
-                for folder in (*self._below_directory(), *made):
+                below = takewhile(lambda folder: folder != self.directory, (self.path, *self.path.parents))
+                for folder in (*below, *made):
                     folder.rmdir()
-
-    def _below_directory(self) -> Iterator[Path]:
-        return takewhile(lambda folder: folder != self.directory, (self.path, *self.path.parents))
 
     def clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""
