@@ -2,6 +2,7 @@
 
 import json
 import time
+from threading import Timer
 
 import torch
 
@@ -19,12 +20,19 @@ def load(path):
     return content
 
 
-def wait_for(process, text):
-    """Read what a process says until a line has `text`."""
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(process.stderr.read())
+def wait_for(process, text, seconds=240):
+    """Read what a process says until a line has `text`; one that says it too late is killed."""
+    seen = []
+    timer = Timer(seconds, process.kill)
+    timer.start()
+    try:
+        for line in process.stdout:
+            seen.append(line)
+            if text in line:
+                return
+    finally:
+        timer.cancel()
+    raise AssertionError("".join([*seen, *(process.stderr or ())]))
 
 
 def wait_until(condition, seconds=120):

@@ -234,8 +234,8 @@ def workers_of(process) -> list[int]:
 
 
 def test_workers_end_when_the_run_is_killed(program):
-    process = program.start("run", *TRICKED, *WORKERS, "--epochs", "10000")
-    wait_for(process, "1/10000 ")
+    process = program.start("run", *TRICKED, *WORKERS, "--epochs", "999")
+    wait_for(process, "1/999 ")
     workers = workers_of(process)
     assert len(workers) == 2
     process.kill()
@@ -254,8 +254,8 @@ def is_running(pid: int) -> bool:
 
 
 def test_a_killed_worker_ends_the_run_in_one_line(program, straight):
-    process = program.start("run", *TRICKED, *WORKERS, "--epochs", "10000")
-    wait_for(process, "1/10000 ")
+    process = program.start("run", *TRICKED, *WORKERS, "--epochs", "999")
+    wait_for(process, "1/999 ")
     workers = workers_of(process)
     os.kill(workers[0], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
@@ -334,8 +334,8 @@ def test_a_clock_that_goes_back_changes_nothing(program, straight, monkeypatch):
 
 
 def test_a_folder_that_is_removed_is_told_in_one_line(program, straight):
-    process = program.start("run", *TRICKED, "--epochs", "10000")
-    wait_for(process, "1/10000 ")
+    process = program.start("run", *TRICKED, "--epochs", "999")
+    wait_for(process, "1/999 ")
     while program.run("run").exists():  # the run may be writing a file at that moment
         shutil.rmtree(program.run("run"), ignore_errors=True)
     _, err = process.communicate(timeout=60)

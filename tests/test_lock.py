@@ -228,8 +228,8 @@ def test_other_errors_are_not_taken_for_want_of_locks(tmp_path, monkeypatch):
 
 
 def test_a_run_is_alone_in_its_folder_and_goes_on_after_a_kill(program, system, capsys):
-    process = program.start("run", *SMALL, "--epochs", "10000", env=system)
-    wait_for(process, "1/10000 ")
+    process = program.start("run", *SMALL, "--epochs", "999", env=system)
+    wait_for(process, "1/999 ")
     assert program("run", "--resume") == 75
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -238,7 +238,7 @@ def test_a_run_is_alone_in_its_folder_and_goes_on_after_a_kill(program, system, 
     process.kill()
     process.communicate()
     again = program.start("run", "--resume", env=system)
-    wait_for(again, "/10000 ")
+    wait_for(again, "/999 ")
     again.send_signal(signal.SIGTERM)
     assert again.wait(timeout=60) == 143
     assert {path.name for path in program.run("run").glob(".lock*")} <= {".lock"}

@@ -80,6 +80,13 @@ def test_no_line_of_an_epoch_is_wider_than_a_terminal(tmp_path, capsys, epochs):
     assert max(map(len, lines)) <= 79
 
 
+def test_the_lines_of_a_run_name_all_epochs_or_none_does(tmp_path, capsys):
+    """A reader, or a test, that waits for "/2000 " must not see it until the tenth epoch only."""
+    for epochs, shown in ((999, "1/999"), (2000, "1")):
+        *_, line = lines_of(tmp_path, capsys, {}, epochs=epochs)
+        assert line.split()[0] == shown
+
+
 def test_the_best_is_marked_where_it_is_the_best(tmp_path, capsys):
     *_, line = lines_of(tmp_path, capsys, EVERYTHING | {"ema_val_balanced_accuracy": 77.0}, better="ema_")
     assert [cell for cell in line.split() if cell.endswith("*")] == ["77.00*"]

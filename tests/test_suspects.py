@@ -12,7 +12,7 @@ from PIL import Image
 
 from learning.confident import suspects
 from tests.conftest import SMALL, write_images
-from tests.test_faults import wait_for
+from tests.disturbed import wait_for
 from utils.data.folders import Splitting, find_dataset, folds
 from utils.data.split import stratified_folds
 from utils.run.checkpoint import read_checkpoint, save_checkpoint

@@ -15,7 +15,7 @@ import torch
 
 from learning.share import PartOfBatch, Shares, WholeBatch
 from tests.conftest import ROOT, SMALL
-from tests.disturbed import load, wait_until
+from tests.disturbed import load, wait_for, wait_until
 from utils.world import World
 
 SECONDS = 240
@@ -117,15 +117,6 @@ def workers_of(process: subprocess.Popen) -> list[int]:
     raise AssertionError("no process was started")
 
 
-def read_until(process: subprocess.Popen, words: str) -> None:
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if words in line:
-            return
-    raise AssertionError("".join(seen))
-
-
 @pytest.mark.parametrize(
     "flags",
     [
@@ -176,7 +167,7 @@ def test_a_run_goes_on_with_another_number_of_processes(together):
     program = together.program
     assert together(1, "straight", *TRICKS, exact=True)[0] == 0
     process = together.start(3, "changed", *TRICKS, exact=True)
-    read_until(process, "1/2 ")
+    wait_for(process, "1/2 ")
     os.kill(workers_of(process)[1], signal.SIGKILL)
     said = process.communicate(timeout=SECONDS)[0]
     assert process.returncode != 0
@@ -191,7 +182,7 @@ def test_a_run_goes_on_with_another_number_of_processes(together):
 def test_a_signal_reaches_all_and_saves_once(together, number):
     flags = (*TRICKS, "--epochs", "200")
     process = together.start(2, "stopped", *flags)
-    read_until(process, "1/200 ")
+    wait_for(process, "1/200 ")
     workers = workers_of(process)
     process.send_signal(number)
     said = process.communicate(timeout=SECONDS)[0]
@@ -204,7 +195,7 @@ def test_a_signal_reaches_all_and_saves_once(together, number):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_signal_to_one_process_is_passed_on(together, rank, moment):
     process = together.start(2, "stopped", *TRICKS, "--epochs", "200")
-    read_until(process, moment)
+    wait_for(process, moment)
     workers = workers_of(process)
     os.kill(workers[rank], signal.SIGUSR1)
     said = process.communicate(timeout=SECONDS)[0]
@@ -215,7 +206,7 @@ def test_a_signal_to_one_process_is_passed_on(together, rank, moment):
 
 def test_torchrun_starts_a_run_anew_that_lost_a_process(together):
     process = together.start(2, "restarted", *EXACT, "--epochs", "30", "--resume", restarts=1)
-    read_until(process, "2/30 ")
+    wait_for(process, "2/30 ")
     os.kill(workers_of(process)[1], signal.SIGKILL)
     said = process.communicate(timeout=SECONDS)[0]
     assert process.returncode == 0, said

@@ -147,9 +147,9 @@ class RunLog:
             best = better is not None and name == f"{better}{ranked}"
             return f"{row[name]:.2f}{'*' if best else ' '}"
 
-        number = f"{row['epoch']}/{self.epochs}"
+        number = f"{row['epoch']}/{self.epochs}" if self.epochs < 1000 else str(row["epoch"])
         cells = [
-            ("", "epoch", 7, number if len(number) <= 7 else str(row["epoch"])),
+            ("", "epoch", 7, number),
             ("", "rate", 7, f"{row['learning_rate']:.2g}"),
             ("train", "loss", 6, _six(row["train_loss"])),
             ("", "acc.%", 6, f"{row['train_accuracy']:.2f}"),
