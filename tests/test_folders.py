@@ -151,6 +151,13 @@ def loose(tmp_path):
     return root, rows
 
 
+def test_a_table_beside_its_images_is_no_file_that_was_passed_over(loose):
+    root, rows = loose
+    (root / "other.csv").write_text("")
+    dataset = find_dataset(root, 1, how=table_of(root / "t.csv", rows, "path", "label"))
+    assert "1 file not taken for images, by endings: .csv 1" in dataset.notes
+
+
 def test_a_table_tells_the_classes(tmp_path, loose):
     root, rows = loose
     how = table_of(tmp_path / "t.csv", rows, "path", "label")

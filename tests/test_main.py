@@ -560,6 +560,7 @@ photographs = pytest.mark.skipif(
 
 
 @photographs
+@pytest.mark.slow
 def test_real_photographs_end_above_chance(program):
     program.data = os.environ["SCENES_DIR"]
     network = ("--model", "ResNet18", "--pretrained", "0", "--image_size", "64", "--batch_size", "32")

@@ -135,7 +135,9 @@ def find_dataset(
     tree = Tree.of(root)
     where = f"--labels {how.labels}" if how.labels else str(root)
     found, notes = read_labels(how.labels, root, tree) if how.labels else find_layout(root, tree)
-    notes += passed_by(tree.others, tree.foreign)
+    table = os.path.realpath(how.labels) if how.labels else None
+    others = [path for path in tree.others if not table or os.path.realpath(root / path) != table]
+    notes += passed_by(others, tree.foreign)
     found = _without(found, without, where)
     if how.group_by:
         found = _grouped(found, how.group_by, where)
