@@ -9,6 +9,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+# Of depthwise weights, whose strides in channels_last have two forms; both are right.
+warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+
 # Who waits for others does so for as long as they live: of the dead `utils.run.together` knows.
 FOR_EVER = timedelta(days=365)
 
