@@ -259,8 +259,8 @@ def test_norms_of_each_process_train_and_keep_the_mean(together):
     assert code == 0, said
     code, said = together(1, "alone", *step)
     assert "--norm_per_process does nothing in one process" in said
-    # After one step: of two halves of a batch the first layer's means are together those of the whole,
-    # its variances are smaller.
+    # After one step the mean of the first norm's means of two halves is that of the whole batch; its
+    # variances, each around the mean of a half, are others.
     apart, alone = (weights_of(together.program.run(name)) for name in ("apart", "alone"))
     first = next(name for name in alone if name.endswith("running_mean"))
     torch.testing.assert_close(apart[first], alone[first])

@@ -147,6 +147,7 @@ class RunLog:
             best = better is not None and name == f"{better}{ranked}"
             return f"{row[name]:.2f}{'*' if best else ' '}"
 
+        # Seven characters have room for 999/999; of more epochs no line names the last, rather than some.
         number = f"{row['epoch']}/{self.epochs}" if self.epochs < 1000 else str(row["epoch"])
         cells = [
             ("", "epoch", 7, number),
